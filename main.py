@@ -1,0 +1,52 @@
+"""Trains a VGG: `python main.py --config=configs/quickstart.py`.
+
+Every field of the config can be set: `--config.lr=0.03 --config.model.variant=E`.
+The same command resumes a run that was stopped.
+"""
+
+import sys
+from pathlib import Path
+
+from absl import flags, logging
+from ml_collections import config_flags
+
+from vgg_jax import backend
+from vgg_jax.errors import ConfigError, UserError
+
+_CONFIG = config_flags.DEFINE_config_file("config", help_string="a file of configs/")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", "", "directory of the run; empty: runs/<name of the config>"
+)
+
+
+def parse(argv):
+    """The flags; every mistake in them ends the program with one line and status 2."""
+    try:
+        rest = flags.FLAGS(argv)
+    except (flags.Error, AttributeError, TypeError, ValueError) as error:
+        raise ConfigError(str(error)) from error
+    if len(rest) > 1:
+        raise ConfigError(f"unexpected argument {rest[1]!r}: options begin with --")
+    if _CONFIG.value is None:
+        raise ConfigError("name a config: --config=configs/quickstart.py")
+
+
+def main():
+    backend.configure()
+    from vgg_jax import train  # after the flags that JAX reads at its start
+
+    name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
+    workdir = Path(_WORKDIR.value or Path("runs") / name)
+    train.train(_CONFIG.value, workdir)
+
+
+if __name__ == "__main__":
+    logging.set_verbosity(logging.ERROR)
+    try:
+        parse(sys.argv)
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit("stopped before the first step")

@@ -1,0 +1,174 @@
+"""Checkpoints: Orbax, asynchronous and atomic, checked for damage when read."""
+
+import logging
+import zlib
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as managers
+
+from vgg_jax.errors import RunError
+
+
+class NotFinite(RunError):
+    """The state to save holds NaN or infinity."""
+
+
+class Checkpoints:
+    """The checkpoints of a run: the last two and the best, by number of updates.
+
+    A checkpoint appears under its number once it is complete; a crash or a full disk
+    leaves the earlier ones as they were.
+
+    Args:
+        directory: created if missing.
+        monitor: key of the metric that decides which is best; "loss" is best when
+            low, everything else when high. Ties go to the later one.
+    """
+
+    def __init__(self, directory: Path, *, monitor: str = "accuracy"):
+        self.directory = Path(directory).absolute()
+        self._monitor = monitor
+        keep = managers.AnyPreservationPolicy(
+            [
+                managers.LatestN(2),
+                managers.BestN(
+                    get_metric_fn=self._quality,
+                    n=1,
+                    keep_checkpoints_without_metrics=False,
+                ),
+            ]
+        )
+        self._manager = ocp.CheckpointManager(
+            self.directory,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=keep, cleanup_tmp_directories=True
+            ),
+        )
+
+    def _quality(self, metrics: dict[str, float]) -> float:
+        value = metrics[self._monitor]
+        return -value if self._monitor == "loss" else value
+
+    def save(self, step: int, state: Any, metrics: dict[str, float] | None = None):
+        """Starts saving a copy of `state`; returns before it is on disk.
+
+        Args:
+            step: number of updates, the name of the checkpoint.
+            state: pytree of arrays.
+            metrics: of the validation split; only such a checkpoint can be the best.
+
+        Raises:
+            NotFinite: `state.params` are not finite; nothing was saved.
+            RunError: this or an earlier save failed (a full disk, say).
+        """
+        state = jax.tree.map(lambda a: np.array(a, copy=True), jax.device_get(state))
+        if not all(np.isfinite(a).all() for a in jax.tree.leaves(state.params)):
+            raise NotFinite(f"the weights after step {step} are not finite")
+        arguments = ocp.args.Composite(
+            state=ocp.args.StandardSave(state),
+            crc=ocp.args.JsonSave({"crc32": _crc(state)}),
+        )
+        self._guard(
+            lambda: self._manager.save(
+                step, args=arguments, metrics=metrics, force=True
+            )
+        )
+
+    def wait(self) -> None:
+        """Returns when everything saved is on disk; RunError if it cannot be."""
+        self._guard(self._manager.wait_until_finished)
+
+    def _guard(self, action):
+        try:
+            action()
+        except Exception as error:
+            good = self.latest()
+            raise RunError(
+                f"a checkpoint could not be written to {self.directory}: {error}; "
+                f"the last good one is {'none' if good is None else good}; make room "
+                "or mend the directory and run the same command again"
+            ) from error
+
+    def latest(self) -> int | None:
+        """The newest complete checkpoint, or None."""
+        numbers = [int(p.name) for p in self.directory.glob("*") if p.name.isdigit()]
+        return max(numbers, default=None)
+
+    def best(self) -> int | None:
+        """The best complete checkpoint by the monitored metric, or None."""
+        self.wait()
+        metrics = {
+            step: self._manager.metrics(step) for step in self._manager.all_steps()
+        }
+        ranked = [(self._quality(m), step) for step, m in metrics.items() if m]
+        return max(ranked)[1] if ranked else None
+
+    def restore(self, step: int, like: Any) -> Any:
+        """Reads a checkpoint into the structure and types of `like`.
+
+        Raises:
+            RunError: it is damaged, or not of this structure.
+        """
+        abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), like)
+        empty = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), abstract)
+        try:
+            read = self._manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardRestore(empty), crc=ocp.args.JsonRestore()
+                ),
+            )
+        except Exception as error:
+            reason = str(error).strip().splitlines()[0][:200]
+            raise RunError(f"checkpoint {step} cannot be read: {reason}") from error
+        if _crc(read.state) != read.crc["crc32"]:
+            raise RunError(f"checkpoint {step} is damaged: its CRC-32 is wrong")
+        return jax.device_put(read.state)
+
+    def restore_latest(self, like: Any, report=logging.warning) -> Any | None:
+        """The newest checkpoint that can be read, or None if there is none at all.
+
+        Damaged ones are moved to `damaged/` beside the checkpoints, and reported.
+
+        Raises:
+            RunError: there are checkpoints, and none can be read.
+        """
+        problems = []
+        while (step := self.latest()) is not None:
+            try:
+                state = self.restore(step, like)
+            except RunError as error:
+                problems.append(str(error))
+                self._set_aside(step)
+            else:
+                if problems:
+                    report(f"{'; '.join(problems)}. Going on from {step} instead.")
+                return state
+        if problems:
+            raise RunError(
+                f"no checkpoint in {self.directory} can be read: {'; '.join(problems)}"
+                ". They were moved to damaged/; the same command starts from scratch."
+            )
+        return None
+
+    def _set_aside(self, step):
+        damaged = self.directory.parent / "damaged"
+        damaged.mkdir(exist_ok=True)
+        number = sum(1 for _ in damaged.iterdir())
+        (self.directory / str(step)).rename(damaged / f"{step}-{number}")
+        self._manager.reload()
+
+    def close(self) -> None:
+        self._manager.close()
+
+
+def _crc(state) -> int:
+    """CRC-32 over all arrays of a pytree, in order."""
+    crc = 0
+    for array in jax.tree.leaves(state):
+        crc = zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data, crc)
+    return crc

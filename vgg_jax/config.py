@@ -1,0 +1,113 @@
+"""What a config may hold: ranges and names, checked before any work is done."""
+
+from collections.abc import Callable
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from vgg_jax import augment, backend, batches, model, optimizer
+from vgg_jax.errors import ConfigError, choose
+
+_Rule = tuple[Callable[[Any], bool], str]
+_AT_LEAST_1: _Rule = (lambda x: x >= 1, "at least 1")
+_AT_LEAST_0: _Rule = (lambda x: x >= 0, "0 or more")
+_POSITIVE: _Rule = (lambda x: x > 0, "above 0")
+_SHARE: _Rule = (lambda x: 0 <= x < 1, "in [0, 1)")
+
+RANGES: dict[str, _Rule] = {
+    "seed": (lambda x: 0 <= x < 2**32, "in [0, 2^32)"),
+    "epochs": _AT_LEAST_1,
+    "batch_size": _AT_LEAST_1,
+    "eval_batch_size": _AT_LEAST_1,
+    "lr": _POSITIVE,
+    "label_smoothing": _SHARE,
+    "ema_decay": _SHARE,
+    "profile": _AT_LEAST_0,
+    "augment.crop": _AT_LEAST_0,
+    "augment.cutout": _AT_LEAST_0,
+    "augment.resize": _AT_LEAST_0,
+    "model.num_classes": _AT_LEAST_0,
+    "model.width": _POSITIVE,
+    "model.hidden": (lambda x: all(w >= 1 for w in x), "widths of at least 1"),
+    "model.dropout": _SHARE,
+    "optimizer.momentum": _SHARE,
+    "optimizer.weight_decay": _AT_LEAST_0,
+    "optimizer.clip_norm": _AT_LEAST_0,
+    "schedule.warmup_epochs": _AT_LEAST_0,
+    "schedule.factor": (lambda x: 0 < x < 1, "in (0, 1)"),
+    "schedule.final_scale": (lambda x: 0 <= x <= 1, "in [0, 1]"),
+    "schedule.patience": _AT_LEAST_0,
+    "schedule.min_delta": _POSITIVE,
+    "schedule.cooldown": _AT_LEAST_0,
+    "schedule.min_lr": _AT_LEAST_0,
+    "checkpoint.minutes": _POSITIVE,
+    "log.every_steps": _AT_LEAST_1,
+}
+MONITORS = tuple(
+    f"{split}_{what}"
+    for split in ("val", "train")
+    for what in ("loss", "accuracy", "top5")
+)
+NAMES = {
+    "test_with": ("best", "last"),
+    "remainder": batches.REMAINDERS,
+    "augment.crop_mode": augment.CROP_MODES,
+    "augment.flip": augment.FLIPS,
+    "augment.normalize": augment.STATISTICS,
+    "model.variant": model.CONFIGURATIONS,
+    "model.head": model.HEADS,
+    "model.pool": model.POOLS,
+    "model.kernel_init": model.INITIALIZERS,
+    "model.dtype": ("auto", "float32", "bfloat16"),
+    "model.conv": ("auto", "lax"),
+    "optimizer.decay": optimizer.DECAYS,
+    "schedule.name": optimizer.SCHEDULES,
+    "schedule.monitor": MONITORS,
+    "checkpoint.monitor": ("accuracy", "loss"),
+}
+
+
+def resolve(config: ConfigDict) -> ConfigDict:
+    """A checked copy with every "auto" of this machine replaced by what it stands for.
+
+    Raises:
+        ConfigError: a value is out of its range, unknown, or contradicts another.
+    """
+    config = config.copy_and_resolve_references()
+    for field, (holds, text) in RANGES.items():
+        value = _get(config, field)
+        if not holds(value):
+            raise ConfigError(f"{field}={value!r} is out of range: it must be {text}")
+    for field, table in NAMES.items():
+        choose(table, _get(config, field), field)
+    _check_validation(config)
+    least = model.least_size(config.model.variant)
+    if 0 < config.augment.resize < least:
+        raise ConfigError(
+            f"augment.resize={config.augment.resize} is too small: configuration "
+            f"{config.model.variant} needs at least {least}x{least} pixels"
+        )
+    config.model.dtype = backend.compute_dtype(config.model.dtype)
+    return config
+
+
+def _check_validation(config):
+    if config.data.validation != "none":
+        return
+    plateau = config.schedule.name == "plateau"
+    if plateau and config.schedule.monitor.startswith("val_"):
+        raise ConfigError(
+            f"schedule.monitor={config.schedule.monitor!r} needs a validation split, "
+            "and data.validation='none': monitor train_loss or use another schedule"
+        )
+    if config.test_with == "best":
+        raise ConfigError(
+            "test_with='best' needs a validation split, and data.validation='none': "
+            "set test_with=last"
+        )
+
+
+def _get(config, field):
+    for key in field.split("."):
+        config = config[key]
+    return config

@@ -1,0 +1,140 @@
+"""The one convolution every VGG layer calls, fast on each backend.
+
+Stride 1, zero padding that keeps the size ("SAME"), odd square kernels, NHWC / HWIO.
+GPU and TPU get `lax.conv_general_dilated` and nothing else. XLA:CPU needs help, by
+shape and type (RESULTS.md has the measurements):
+
+* 1x1 kernels and 1x1 maps are one matrix product.
+* Maps smaller than the kernel (VGG's 2x2 at 32 px) fall to scalar loops in XLA:CPU,
+  200x slower than the other layers: written as matrix products here.
+* bfloat16: XLA hands forward convolutions to oneDNN (`backend.py` sets the flag), but
+  not the transposed ones autodiff makes, so the input gradient is spelled as a forward
+  convolution with the flipped kernel.
+* float32: Winograd (`winograd.py`).
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from vgg_jax import winograd
+
+_DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+_MIN_WINOGRAD_CHANNELS = 32  # below, the transforms cost more than they save
+_SAFE_BATCH = 16  # see _flipped_backward
+_MAX_WINOGRAD_WASTE = 2.0  # padded area / area up to which Winograd still wins
+
+
+def conv2d(x: jax.Array, w: jax.Array, *, implementation: str = "auto") -> jax.Array:
+    """Convolves with stride 1 and zero padding that keeps the spatial size.
+
+    Args:
+        x: `[B, H, W, C]`, float32 or bfloat16.
+        w: `[k, k, C, K]` with odd k, dtype of `x`.
+        implementation: "auto" picks by `jax.default_backend()`, shape and type when
+            traced; "lax" is plain `lax.conv_general_dilated`, as on GPU and TPU
+            (on CPU, forward-mode and second derivatives need this one).
+
+    Returns:
+        `[B, H, W, K]` in the dtype of `x`; equal to `lax.conv_general_dilated` to
+        rounding (`tests/test_conv.py`).
+    """
+    if implementation == "lax" or jax.default_backend() != "cpu":
+        return _plain(x, w)
+    return _on_cpu(x, w)(x, w)
+
+
+def _plain(x, w):
+    return lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=_DIMENSIONS)
+
+
+def _on_cpu(x, w):
+    """The CPU algorithm for these shapes and this type."""
+    (_, height, width, channels), kernel = x.shape, w.shape[0]
+    if kernel == 1 or (height, width) == (1, 1):
+        return _pointwise
+    if kernel == 3 and (height, width) == (2, 2) and x.dtype == jnp.float32:
+        return _karatsuba2x2
+    if max(height, width) < kernel:
+        return _dense
+    if x.dtype != jnp.float32:
+        return _flipped
+    waste = (height + -height % 4) * (width + -width % 4) / (height * width)
+    if kernel == 3 and channels >= _MIN_WINOGRAD_CHANNELS:
+        if waste <= _MAX_WINOGRAD_WASTE:
+            return _winograd
+    return _plain
+
+
+def _pointwise(x, w):
+    centre = w.shape[0] // 2
+    return x @ w[centre, centre]
+
+
+def _winograd(x, w):
+    height, width = x.shape[1:3]
+    x = jnp.pad(x, ((0, 0), (0, -height % 4), (0, -width % 4), (0, 0)))
+    return winograd.conv3x3(x, w)[:, :height, :width]
+
+
+def _dense(x, w):
+    """A small map flattened, times the matrix of the whole convolution."""
+    (batch, height, width, channels), (kernel, *_, features) = x.shape, w.shape
+    r = kernel // 2
+    w = jnp.pad(w, ((height, height), (width, width), (0, 0), (0, 0)))
+
+    def block(p, q):  # kernel as seen by output pixel (p, q): [H, W, C, K]
+        top, left = height + r - p, width + r - q
+        return w[top : top + height, left : left + width]
+
+    matrix = jnp.stack(
+        [block(p, q) for p in range(height) for q in range(width)], axis=3
+    )
+    y = x.reshape(batch, -1) @ matrix.reshape(height * width * channels, -1)
+    return y.reshape(batch, height, width, features)
+
+
+def _toeplitz2(x0, x1, w0, w1, w2, product):
+    """(w1 x0 + w2 x1, w0 x0 + w1 x1) in three products instead of four."""
+    both = product(x0 + x1, w1)
+    return both + product(x1, w2 - w1), both + product(x0, w0 - w1)
+
+
+def _karatsuba2x2(x, w):
+    """3x3 convolution of 2x2 maps: 9 matrix products for the 16 that count."""
+
+    def columns(x, w):  # x: [B, 2, C], w: [3, C, K]
+        y = _toeplitz2(x[:, 0], x[:, 1], w[0], w[1], w[2], jnp.matmul)
+        return jnp.stack(y, axis=1)
+
+    y = _toeplitz2(x[:, 0], x[:, 1], w[0], w[1], w[2], columns)
+    return jnp.stack(y, axis=1)
+
+
+@jax.custom_vjp
+def _flipped(x, w):
+    """`_plain`, its input gradient spelled as a forward convolution."""
+    return _plain(x, w)
+
+
+def _flipped_forward(x, w):
+    return _plain(x, w), (x, w)
+
+
+def _flipped_backward(residuals, g):
+    x, w = residuals
+    dx = _plain(g, jnp.swapaxes(w[::-1, ::-1], 2, 3))
+    # In the weight gradient the batch plays the input channels. With 2 ... 12 of them
+    # and a map of 16x16 or more, jaxlib 0.12's oneDNN call returns garbage on AMX.
+    # Zero images change nothing else.
+    x, g = (
+        jnp.pad(a, ((0, -a.shape[0] % _SAFE_BATCH), (0, 0), (0, 0), (0, 0)))
+        for a in (x, g)
+    )
+    (dw,) = jax.vjp(partial(_plain, x), w)[1](g)
+    return dx, dw
+
+
+_flipped.defvjp(_flipped_forward, _flipped_backward)

@@ -1,0 +1,202 @@
+"""Data sets by name: where they are, how they are split, that they are whole."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from vgg_jax import cifar10, decode
+from vgg_jax.errors import ConfigError, RunError
+
+SAMPLE_DIR = Path(__file__).resolve().parent.parent / "data"
+BLOG_SEED, BLOG_SHARE = 42, 0.2  # train_test_split(test_size=0.2, random_state=42)
+
+
+class Split(NamedTuple):
+    """Images and labels in memory.
+
+    Attributes:
+        images: uint8 `[N, H, W, C]`.
+        labels: int32 `[N]`.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class Dataset(NamedTuple):
+    """A data set, split. `validation` is None where none is held out."""
+
+    name: str
+    classes: tuple[str, ...]
+    train: Split
+    validation: Split | None
+    test: Split
+
+
+def load(
+    name: str,
+    *,
+    data_dir: str = "",
+    archive_dir: str = "",
+    train: str = "train",
+    validation: str = "blog",
+    test: str = "test",
+    size: int = 0,
+    report: Callable[[str], None] = print,
+) -> Dataset:
+    """Finds (or prepares, for cifar10), reads, checks and splits a data set.
+
+    Args:
+        name: TFDS name (`cifar10`, `cifar100`, `imagenette/320px-v2`), or
+            `cifar10_sample`, the real images that come with this repository.
+        data_dir: TFDS directory; empty: `TFDS_DATA_DIR`, else TFDS' own default.
+        archive_dir: directory that holds CIFAR-10's official archive, if prepared.
+        train: TFDS split, sliced or not, counted in the order of the files.
+        validation: "blog" for scikit-learn's `train_test_split(test_size=0.2,
+            random_state=42)` of `train` in canonical order; "none"; or a TFDS split.
+        test: TFDS split.
+        size: size for images that vary in size.
+        report: is told what takes long.
+
+    Raises:
+        ConfigError: no such data set or split; training and evaluation overlap.
+        RunError: the data set is corrupt or can be found nowhere.
+    """
+    builder = find(name, data_dir=data_dir, archive_dir=archive_dir, report=report)
+    records: dict[str, decode.Records] = {}
+
+    def fetch(split):
+        if split not in records:
+            records[split] = decode.read(builder, split, size=size, report=report)
+            if name in cifar10.SHA256:
+                order = np.argsort(records[split].ids)
+                images, labels = (a[order] for a in records[split][:2])
+                cifar10.verify(split, images, labels, name=name)
+        return records[split]
+
+    spans = {"train": _spans(builder, train, "data.train")}
+    spans["test"] = _spans(builder, test, "data.test")
+    if validation == "blog":
+        spans["train"], spans["validation"] = _blog_split(spans["train"], fetch)
+    elif validation != "none":
+        spans["validation"] = _spans(builder, validation, "data.validation")
+    _check_disjoint(spans)
+    splits = {role: _gather(span, fetch) for role, span in spans.items()}
+    return Dataset(
+        name=name,
+        classes=tuple(builder.info.features[_label_key(builder)].names),
+        train=splits["train"],
+        validation=splits.get("validation"),
+        test=splits["test"],
+    )
+
+
+def find(name, *, data_dir="", archive_dir="", report=print):
+    """The prepared TFDS builder called `name`; see `load`."""
+    if name == "cifar10_sample":
+        return _open(SAMPLE_DIR / name)
+    root = Path(
+        data_dir or os.environ.get("TFDS_DATA_DIR") or tfds.core.constants.DATA_DIR
+    )
+    root = root.expanduser()
+    if not _versions(root / name) and name == "cifar10":
+        cifar10.prepare(root, archive_dir=archive_dir or None, report=report)
+    if not _versions(root / name):
+        there = sorted(p.name for p in root.glob("*") if _versions(p))
+        raise ConfigError(
+            f"data.name={name!r} is not in {root} (there: {', '.join(there) or 'none'})"
+            f"; prepare it with `tfds build {name} --file_format=array_record "
+            f"--data_dir={root}`, or name another directory with --config.data.data_dir"
+        )
+    return _open(root / name)
+
+
+def _versions(path):
+    """Directories of prepared versions, oldest first."""
+    found = [p.parent for p in path.glob("*/dataset_info.json")]
+    number = lambda p: [int(n) for n in p.name.split(".") if n.isdigit()]  # noqa: E731
+    return sorted(found, key=number)
+
+
+def _open(path):
+    try:
+        builder = tfds.builder_from_directory(_versions(path)[-1])
+    except Exception as error:
+        raise RunError(f"{path} is not a readable TFDS data set: {error}") from error
+    form = builder.info.file_format
+    if form is not tfds.core.FileFormat.ARRAY_RECORD:
+        raise ConfigError(
+            f"{builder.data_path} holds {form.value} files, which need TensorFlow; "
+            "prepare it with --file_format=array_record"
+        )
+    return builder
+
+
+def _label_key(builder):
+    return (builder.info.supervised_keys or ("image", "label"))[1]
+
+
+def _spans(builder, spec, field) -> dict[str, np.ndarray]:
+    """Record numbers of a TFDS split, by the name of the whole split."""
+    try:
+        parts = tfds.core.ReadInstruction.from_spec(spec).to_absolute(
+            builder.info.splits
+        )
+    except Exception as error:
+        known = ", ".join(builder.info.splits)
+        raise ConfigError(
+            f"{field}={spec!r} is not a split of {builder.name} ({error}); it has: "
+            f"{known}; slices look like 'train[:90%]'"
+        ) from error
+    spans: dict[str, np.ndarray] = {}
+    for part in parts:
+        whole = np.arange(builder.info.splits[part.splitname].num_examples)
+        span = whole[part.from_ : part.to]
+        spans[part.splitname] = np.append(spans.get(part.splitname, span[:0]), span)
+    if not sum(map(len, spans.values())):
+        raise ConfigError(f"{field}={spec!r} of {builder.name} is empty")
+    return spans
+
+
+def _blog_split(spans, fetch):
+    """scikit-learn's shuffle split of `spans`, in canonical order."""
+    places = [(split, i) for split, span in spans.items() for i in span]
+    ids = [fetch(split).ids[i] if len(fetch(split).ids) else b"" for split, i in places]
+    canonical = np.argsort(np.array(ids), kind="stable")
+    order = np.random.RandomState(BLOG_SEED).permutation(len(places))
+    held_out = int(np.ceil(BLOG_SHARE * len(places)))
+
+    def pick(chosen):
+        picked: dict[str, list[int]] = {}
+        for k in canonical[chosen]:
+            split, i = places[k]
+            picked.setdefault(split, []).append(i)
+        return {split: np.array(span) for split, span in picked.items()}
+
+    return pick(order[held_out:]), pick(order[:held_out])
+
+
+def _check_disjoint(spans):
+    roles = list(spans)
+    for a in roles:
+        for b in roles[roles.index(a) + 1 :]:
+            for split in spans[a].keys() & spans[b].keys():
+                common = np.intersect1d(spans[a][split], spans[b][split])
+                if len(common):
+                    raise ConfigError(
+                        f"data.{a} and data.{b} share {len(common):,} images of "
+                        f"{split!r}: a score on seen images says nothing"
+                    )
+
+
+def _gather(spans, fetch):
+    images = [fetch(split).images[span] for split, span in spans.items()]
+    labels = [fetch(split).labels[span] for split, span in spans.items()]
+    return Split(np.concatenate(images), np.concatenate(labels))

@@ -1,0 +1,154 @@
+"""TFDS records -> arrays in memory, decoded once and cached."""
+
+import hashlib
+import io
+import os
+import zipfile
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import PIL.Image
+import tensorflow_datasets as tfds
+
+from vgg_jax import cache
+from vgg_jax.errors import ConfigError, RunError
+
+_CHUNK = 500  # records read at once
+_PLAIN_EVERY = 10  # progress steps of a long decoding
+
+
+class Records(NamedTuple):
+    """A split in the order of its files.
+
+    Attributes:
+        images: uint8 `[N, H, W, C]`.
+        labels: int32 `[N]`.
+        ids: bytes `[N]`, canonical names; empty where the data set has none.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    ids: np.ndarray
+
+
+def read(
+    builder: tfds.core.DatasetBuilder,
+    split: str,
+    *,
+    size: int = 0,
+    report: Callable[[str], None] = print,
+) -> Records:
+    """All records of a whole split, from the cache where it holds them.
+
+    Args:
+        builder: a prepared data set of images with class labels.
+        split: name of a split, without slices.
+        size: images of varying size are scaled and centre-cropped to this.
+        report: is told of a decoding that takes long.
+
+    Raises:
+        ConfigError: not an image-classification set, or `size` is missing.
+        RunError: a file is corrupt or truncated.
+    """
+    keys = _features(builder, size)
+    cached = cache.directory() / "decoded" / f"{_fingerprint(builder, split, size)}.npz"
+    try:
+        with np.load(cached) as arrays:  # zip members carry a CRC
+            return Records(arrays["images"], arrays["labels"], arrays["ids"])
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+        pass
+    try:
+        records = _decode(builder, split, keys, size, report)
+    except Exception as error:
+        raise RunError(
+            f"{builder.data_path}: split {split!r} cannot be read ({error}); a file is "
+            "corrupt or truncated: remove this directory and prepare the set again"
+        ) from error
+    _store(cached, records)
+    return records
+
+
+def _features(builder, size) -> tuple[str, str]:
+    """Names of the image and the label feature, checked."""
+    name, features = builder.name, builder.info.features
+    image, label = builder.info.supervised_keys or ("image", "label")
+    kinds = {
+        image: tfds.features.Image,
+        label: tfds.features.ClassLabel,
+    }
+    for key, kind in kinds.items():
+        found = features[key] if key in features else None
+        if not isinstance(found, kind):
+            raise ConfigError(
+                f"data.name={name!r} is not an image-classification set: its feature "
+                f"{key!r} is {found}, not {kind.__name__}"
+            )
+    if features[image].np_dtype != np.uint8:
+        raise ConfigError(f"data.name={name!r} has {features[image].np_dtype} images")
+    if None in features[image].shape[:2] and not size:
+        raise ConfigError(
+            f"data.name={name!r} has images of varying size: set augment.resize to the "
+            "size to train at"
+        )
+    return image, label
+
+
+def _fingerprint(builder, split, size):
+    """Changes with the files of the split and with how they are decoded."""
+    parts = [builder.info.full_name, split, str(size), "1"]
+    for path in builder.info.splits[split].filepaths:
+        stat = os.stat(path)
+        parts += [os.fspath(path), str(stat.st_size), str(stat.st_mtime_ns)]
+    digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+    return f"{builder.name}-{split}-{digest}"
+
+
+def _decode(builder, split, keys, size, report):
+    image_key, label_key = keys
+    source = builder.as_data_source(
+        split, decoders={image_key: tfds.decode.SkipDecoding()}
+    )
+    feature = builder.info.features[image_key]
+    varying = None in feature.shape[:2]
+    shape = (size, size, feature.shape[2]) if varying else feature.shape
+    count = len(source)
+    images = np.empty((count, *shape), np.uint8)
+    labels = np.empty(count, np.int32)
+    ids = []
+    mode = {1: "L", 3: "RGB", 4: "RGBA"}[shape[-1]]
+    for start in range(0, count, _CHUNK):
+        chunk = range(start, min(start + _CHUNK, count))
+        for i, record in zip(chunk, source.__getitems__(list(chunk)), strict=True):
+            with PIL.Image.open(io.BytesIO(record[image_key])) as picture:
+                picture = picture.convert(mode)
+                picture = _fit(picture, size) if varying else picture
+                images[i] = np.asarray(picture).reshape(shape)
+            labels[i] = record[label_key]
+            if "id" in record:
+                ids.append(record["id"])
+        done = chunk.stop * _PLAIN_EVERY // count
+        if count > 5000 and done > start * _PLAIN_EVERY // count:
+            report(f"reading {builder.name} {split}: {chunk.stop:,} of {count:,}")
+    return Records(images, labels, np.array(ids, "S"))
+
+
+def _fit(picture, size):
+    """Smaller side to `size`, then the centre square."""
+    scale = size / min(picture.size)
+    wide, high = (max(size, round(side * scale)) for side in picture.size)
+    picture = picture.resize((wide, high), PIL.Image.Resampling.BILINEAR)
+    left, top = (wide - size) // 2, (high - size) // 2
+    return picture.crop((left, top, left + size, top + size))
+
+
+def _store(path, records):
+    """Keeps the arrays for the next start; a full or read-only disk is no error."""
+    part = path.with_suffix(f".{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, "wb") as file:
+            np.savez(file, **records._asdict())
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)

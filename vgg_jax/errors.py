@@ -1,0 +1,35 @@
+"""Errors that a user can mend; `main.py` prints them without a traceback."""
+
+
+class UserError(Exception):
+    """Base of the errors that are not bugs: the message names value and remedy.
+
+    Attributes:
+      exit_code: status the program ends with.
+    """
+
+    exit_code = 1
+
+
+class RunError(UserError):
+    """The machine, the data or a file is wrong."""
+
+    exit_code = 1
+
+
+class ConfigError(UserError):
+    """A value in the config is wrong."""
+
+    exit_code = 2
+
+
+def choose(table, name: str, field: str):
+    """`table[name]` (or `name` itself where `table` is not a mapping).
+
+    Raises:
+      ConfigError: `name` is unknown; the message lists the known names.
+    """
+    if name not in table:
+        known = ", ".join(map(str, table))
+        raise ConfigError(f"{field}={name!r} is unknown; choose one of: {known}")
+    return table[name] if hasattr(table, "keys") else name

@@ -1,0 +1,66 @@
+"""Metrics on disk: `metrics.jsonl` and TensorBoard."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from tensorboardX import SummaryWriter
+
+
+class MetricLog:
+    """Appends rows to `<workdir>/metrics.jsonl` and to TensorBoard event files.
+
+    Rows of updates after `step` are dropped first: a run that resumes there writes
+    them again.
+
+    Args:
+        workdir: directory of the run.
+        step: number of updates made so far.
+    """
+
+    def __init__(self, workdir: Path, *, step: int):
+        self.workdir = workdir
+        path = workdir / "metrics.jsonl"
+        kept = [row for row in read(workdir) if row["step"] <= step]
+        write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
+        self._file = open(path, "a", buffering=1)
+        self._board = SummaryWriter(
+            str(workdir / "tensorboard"), purge_step=step + 1 if step else None
+        )
+
+    def write(self, kind: str, row: Mapping[str, float]) -> None:
+        """One row. `kind` is "step" or "epoch"; `row["step"]` counts updates."""
+        self._file.write(json.dumps({"kind": kind, **row}) + "\n")
+        for key, value in row.items():
+            if key != "step":
+                self._board.add_scalar(f"{kind}/{key}", value, row["step"])
+
+    def close(self) -> None:
+        self._file.close()
+        self._board.close()
+
+
+def read(workdir: Path) -> list[dict]:
+    """The rows of a run; a last line cut short by a crash is left out."""
+    try:
+        lines = (workdir / "metrics.jsonl").read_text().split("\n")
+    except FileNotFoundError:
+        return []
+    rows = []
+    for line in lines:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replaces a file by one rename, so that a crash leaves the old or the new one."""
+    part = path.with_name(path.name + ".part")
+    with open(part, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)

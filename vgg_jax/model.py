@@ -1,0 +1,189 @@
+"""The six networks of Simonyan & Zisserman (2014), Table 1, as one Flax module."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from vgg_jax import conv, pool
+from vgg_jax.errors import ConfigError, choose
+
+# The paper's own notation: conv<kernel size>-<channels>, "|" a 2x2 max-pool.
+CONFIGURATIONS = {
+    "A": """conv3-64 | conv3-128 | conv3-256 conv3-256 |
+        conv3-512 conv3-512 | conv3-512 conv3-512 |""",
+    "A-LRN": """conv3-64 LRN | conv3-128 | conv3-256 conv3-256 |
+        conv3-512 conv3-512 | conv3-512 conv3-512 |""",
+    "B": """conv3-64 conv3-64 | conv3-128 conv3-128 | conv3-256 conv3-256 |
+        conv3-512 conv3-512 | conv3-512 conv3-512 |""",
+    "C": """conv3-64 conv3-64 | conv3-128 conv3-128 |
+        conv3-256 conv3-256 conv1-256 | conv3-512 conv3-512 conv1-512 |
+        conv3-512 conv3-512 conv1-512 |""",
+    "D": """conv3-64 conv3-64 | conv3-128 conv3-128 |
+        conv3-256 conv3-256 conv3-256 | conv3-512 conv3-512 conv3-512 |
+        conv3-512 conv3-512 conv3-512 |""",
+    "E": """conv3-64 conv3-64 | conv3-128 conv3-128 |
+        conv3-256 conv3-256 conv3-256 conv3-256 |
+        conv3-512 conv3-512 conv3-512 conv3-512 |
+        conv3-512 conv3-512 conv3-512 conv3-512 |""",
+}
+POOLS = {"max": pool.max_pool, "average": pool.average_pool}
+HEADS = ("paper", "compact")
+
+_normal = nn.initializers.normal
+_torch_conv = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+# name -> initialiser of convolution kernels, of dense kernels. Biases start at zero.
+INITIALIZERS = {
+    "he": (nn.initializers.he_normal(), nn.initializers.he_normal()),
+    "glorot_uniform": (nn.initializers.glorot_uniform(),) * 2,  # Keras' default
+    "lecun": (nn.initializers.lecun_normal(),) * 2,  # Flax' default
+    "torchvision": (_torch_conv, _normal(0.01)),
+    "paper": (_normal(0.1), _normal(0.1)),  # section 3.1: *variance* 10^-2
+}
+
+
+def stages(variant: str) -> list[list[str]]:
+    """The layers of a configuration, stage by stage: `[["conv3-64"], ...]`."""
+    table = choose(CONFIGURATIONS, variant, "model.variant")
+    return [stage.split() for stage in table.split("|") if stage.strip()]
+
+
+def least_size(variant: str) -> int:
+    """Smallest input height and width that leaves one pixel after the last pool."""
+    return 2 ** len(stages(variant))
+
+
+def local_response_norm(
+    x: jax.Array, *, n: int = 5, k: float = 2.0, alpha: float = 1e-4, beta: float = 0.75
+) -> jax.Array:
+    """Krizhevsky et al. (2012), section 3.3: `x / (k + alpha * sum(x^2))^beta`.
+
+    The sum runs over n neighbouring channels and is not divided by n (TensorFlow's
+    convention; PyTorch and Caffe divide: their alpha is n times this one).
+    """
+    squares = jnp.square(x.astype(jnp.float32))
+    padded = jnp.pad(squares, ((0, 0), (0, 0), (0, 0), (n // 2, n // 2)))
+    total = sum(padded[..., i : i + x.shape[-1]] for i in range(n))
+    return (x * (k + alpha * total) ** -beta).astype(x.dtype)
+
+
+class Conv(nn.Module):
+    """Stride-1 convolution with bias that keeps the spatial size."""
+
+    features: int
+    kernel: int
+    kernel_init: nn.initializers.Initializer
+    dtype: jnp.dtype
+    implementation: str
+
+    @nn.compact
+    def __call__(self, x):  # [B, H, W, C] -> [B, H, W, features]
+        shape = (self.kernel, self.kernel, x.shape[-1], self.features)
+        w = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        b = self.param("bias", nn.initializers.zeros, shape[-1:], jnp.float32)
+        x, w, b = (a.astype(self.dtype) for a in (x, w, b))
+        return conv.conv2d(x, w, implementation=self.implementation) + b
+
+
+class VGG(nn.Module):
+    """VGG. Weight layers are named as in the paper: `conv1_1` ... `fc8`.
+
+    Call with images `[B, H, W, C]`, float, already normalised; returns float32 logits
+    `[B, num_classes]`. `train=True` turns on dropout (rng `dropout`) and batch
+    statistics (collection `batch_stats`). Activations are sown into the collection
+    `intermediates` by name (`conv4_3`, `relu4_3`, `pool4`, `fc7`, `relu7`).
+
+    Attributes:
+        variant: configuration of the paper's Table 1, "A" ... "E" or "A-LRN".
+        num_classes: width of `fc8`.
+        width: multiplies the channels of every convolution.
+        batch_norm: batch normalisation between convolution and ReLU (not the paper's).
+        head: "paper" flattens and applies `hidden` dense layers before `fc8`;
+            "compact" averages over space and goes straight to `fc8`.
+        hidden: widths of the dense layers of the "paper" head.
+        dropout: rate after each hidden dense layer; the paper's is 0.5.
+        pool: "max" (the paper's) or "average".
+        kernel_init: one of `INITIALIZERS`.
+        dtype: type of the computation; parameters and logits are float32.
+        conv: "auto" or "lax", see `conv.conv2d`.
+
+    Raises:
+        ConfigError: unknown name, or an image that vanishes before the last pool.
+    """
+
+    variant: str = "D"
+    num_classes: int = 1000
+    width: float = 1.0
+    batch_norm: bool = False
+    head: str = "paper"
+    hidden: Sequence[int] = (4096, 4096)
+    dropout: float = 0.5
+    pool: str = "max"
+    kernel_init: str = "he"
+    dtype: jnp.dtype = jnp.float32
+    conv: str = "auto"
+
+    @nn.compact
+    def __call__(self, x, *, train: bool = False):
+        conv_init, dense_init = choose(
+            INITIALIZERS, self.kernel_init, "model.kernel_init"
+        )
+        x = self._convolutions(x.astype(self.dtype), conv_init, train)
+        if choose(HEADS, self.head, "model.head") == "compact":
+            hidden = ()
+            x = x.mean((1, 2), dtype=jnp.float32).astype(self.dtype)  # [B, C]
+        else:
+            hidden = self.hidden
+            x = x.reshape(x.shape[0], -1)  # [B, H * W * C]
+        dense = partial(nn.Dense, kernel_init=dense_init, dtype=self.dtype)
+        for i, features in enumerate(hidden, 8 - len(hidden)):
+            x = self._keep(f"fc{i}", dense(features, name=f"fc{i}")(x))
+            x = self._keep(f"relu{i}", nn.relu(x))
+            x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        x = dense(self.num_classes, name="fc8")(x)
+        return self._keep("fc8", x.astype(jnp.float32))
+
+    def _convolutions(self, x, kernel_init, train):
+        """The five stages: `[B, H, W, C]` -> `[B, H // 32, W // 32, 512 * width]`."""
+        self._check_size(x.shape)
+        for s, stage in enumerate(stages(self.variant), 1):
+            for i, layer in enumerate(stage, 1):
+                if layer == "LRN":
+                    x = local_response_norm(x)
+                    continue
+                kernel, channels = layer.removeprefix("conv").split("-")
+                x = Conv(
+                    features=max(1, round(int(channels) * self.width)),
+                    kernel=int(kernel),
+                    kernel_init=kernel_init,
+                    dtype=self.dtype,
+                    implementation=self.conv,
+                    name=f"conv{s}_{i}",
+                )(x)
+                x = self._keep(f"conv{s}_{i}", x)
+                if self.batch_norm:
+                    x = nn.BatchNorm(
+                        use_running_average=not train,
+                        momentum=0.9,
+                        dtype=self.dtype,
+                        name=f"bn{s}_{i}",
+                    )(x)
+                x = self._keep(f"relu{s}_{i}", nn.relu(x))
+            x = choose(POOLS, self.pool, "model.pool")(x)
+            x = self._keep(f"pool{s}", x)
+        return x
+
+    def _keep(self, name, x):
+        self.sow("intermediates", name, x)
+        return x
+
+    def _check_size(self, shape):
+        least = least_size(self.variant)
+        if min(shape[1:3]) < least:
+            raise ConfigError(
+                f"images of {shape[1]}x{shape[2]} are too small: configuration "
+                f"{self.variant} halves them {least.bit_length() - 1} times and needs "
+                f"at least {least}x{least} (set augment.resize={least} or more)"
+            )

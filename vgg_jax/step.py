@@ -1,0 +1,161 @@
+"""One update and one evaluation, as pure functions of state and batch."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from vgg_jax.augment import Augment
+from vgg_jax.metrics import Sums, confusion, cross_entropy
+from vgg_jax.model import VGG
+from vgg_jax.optimizer import Plateau
+
+
+class Recipe(NamedTuple):
+    """All that decides what a step does, apart from state and batch.
+
+    Attributes:
+        model: the network.
+        augment: image transforms.
+        optimizer: takes the extra argument `learning_rate` (`optimizer.sgd`).
+        schedule: learning rate by number of updates, before the plateau's scale.
+        plateau: reduces the learning rate between epochs; its scale stays 1 if unused.
+        label_smoothing: in [0, 1).
+        ema_decay: of the averaged weights that evaluation uses; 0 is off.
+    """
+
+    model: VGG
+    augment: Augment
+    optimizer: optax.GradientTransformationExtraArgs
+    schedule: optax.Schedule
+    plateau: Plateau
+    label_smoothing: float = 0.0
+    ema_decay: float = 0.0
+
+
+class TrainState(struct.PyTreeNode):
+    """Everything that a run carries from step to step; what a checkpoint holds.
+
+    Attributes:
+        step: int32, updates made.
+        epochs: int32, epochs finished, their validation included.
+        seed: uint32, of the run.
+        params: float32.
+        batch_stats: running mean and variance; empty without batch norm.
+        ema: averaged `params`; empty without averaging.
+        opt_state: of `Recipe.optimizer`.
+        plateau: of `Recipe.plateau`.
+        sums: training metrics of the epoch so far.
+    """
+
+    step: jax.Array
+    epochs: jax.Array
+    seed: jax.Array
+    params: Any
+    batch_stats: Any
+    ema: Any
+    opt_state: Any
+    plateau: Any
+    sums: Sums
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """What evaluation applies the model with."""
+        params = self.ema if self.ema else self.params
+        return {"params": params, "batch_stats": self.batch_stats}
+
+
+def init(recipe: Recipe, *, seed: int, image_shape: tuple[int, ...]) -> TrainState:
+    """The state before the first update; `image_shape` is that of one image, HWC."""
+    images = jnp.zeros((1, *image_shape), jnp.uint8)
+    variables = recipe.model.init(
+        jax.random.key(seed), recipe.augment.evaluate(images), train=False
+    )
+    params = variables["params"]
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        epochs=jnp.zeros((), jnp.int32),
+        seed=jnp.asarray(seed, jnp.uint32),
+        params=params,
+        batch_stats=variables.get("batch_stats", {}),
+        ema=jax.tree.map(jnp.copy, params) if recipe.ema_decay else {},
+        opt_state=recipe.optimizer.init(params),
+        plateau=recipe.plateau.init(),
+        sums=Sums.zero(),
+    )
+
+
+def train_step(
+    recipe: Recipe, state: TrainState, batch: dict[str, jax.Array]
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """One update. Jit it with `recipe` bound and `state` donated.
+
+    Args:
+        batch: as `batches.training` yields.
+
+    Returns:
+        The next state; `loss` (smoothed, nats), `accuracy` of the batch in [0, 1] and
+        the `learning_rate` used.
+    """
+    run_key = jax.random.key(state.seed)
+    augment_key, dropout_key = jax.random.split(jax.random.fold_in(run_key, state.step))
+    images = recipe.augment.train(
+        batch["image"],
+        key=augment_key,
+        run_key=run_key,
+        index=batch["index"],
+        epoch=batch["epoch"],
+    )
+
+    def loss_of(params):
+        logits, updated = recipe.model.apply(
+            {"params": params, "batch_stats": state.batch_stats},
+            images,
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": dropout_key},
+        )
+        losses = cross_entropy(logits, batch["label"], recipe.label_smoothing)
+        return losses.mean(), (losses, logits, updated)
+
+    gradient = jax.value_and_grad(loss_of, has_aux=True)
+    (loss, (losses, logits, updated)), grads = gradient(state.params)
+    learning_rate = recipe.schedule(state.step) * state.plateau.scale
+    updates, opt_state = recipe.optimizer.update(
+        grads, state.opt_state, state.params, learning_rate=learning_rate
+    )
+    params = optax.apply_updates(state.params, updates)
+    ema = state.ema
+    if recipe.ema_decay:
+        ema = optax.incremental_update(params, ema, 1 - recipe.ema_decay)
+    sums = Sums.of(losses, logits, batch["label"])
+    state = state.replace(
+        step=state.step + 1,
+        params=params,
+        batch_stats=updated.get("batch_stats", {}),
+        ema=ema,
+        opt_state=opt_state,
+        sums=state.sums + sums,
+    )
+    accuracy = sums.top1 / sums.count
+    return state, {"loss": loss, "accuracy": accuracy, "learning_rate": learning_rate}
+
+
+def eval_step(
+    recipe: Recipe, variables: dict[str, Any], batch: dict[str, jax.Array]
+) -> tuple[Sums, jax.Array]:
+    """Sums and confusion matrix of a batch as `batches.evaluation` yields."""
+    logits = recipe.model.apply(variables, recipe.augment.evaluate(batch["image"]))
+    losses = cross_entropy(logits, batch["label"])
+    return Sums.of(losses, logits, batch["label"]), confusion(logits, batch["label"])
+
+
+def end_epoch(recipe: Recipe, state: TrainState, monitored: float) -> TrainState:
+    """Counts the epoch, shows the plateau its value and starts new training sums."""
+    return state.replace(
+        epochs=state.epochs + 1,
+        plateau=recipe.plateau.update(state.plateau, monitored),
+        sums=Sums.zero(),
+    )

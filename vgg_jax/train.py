@@ -1,0 +1,259 @@
+"""The run: train, validate, keep checkpoints, test once at the end."""
+
+import contextlib
+import dataclasses
+import json
+import time
+from collections import deque
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from vgg_jax import backend, batches, data, metrics, progress, recipe, step
+from vgg_jax import config as config_lib
+from vgg_jax import log as log_lib
+from vgg_jax import workdir as workdir_lib
+from vgg_jax.checkpoint import Checkpoints, NotFinite
+from vgg_jax.errors import RunError
+from vgg_jax.evaluate import Evaluation, evaluate
+from vgg_jax.interrupt import Interrupt
+from vgg_jax.profile import Profile
+
+_IN_FLIGHT = 2  # steps dispatched ahead of the one whose metrics are read
+
+
+class Stopped(RunError):
+    """SIGINT or SIGTERM ended the run; its state is saved."""
+
+    def __init__(self, message: str, signal: int):
+        super().__init__(message)
+        self.exit_code = 128 + signal
+
+
+@dataclasses.dataclass
+class Run:
+    """What the parts of a run share. The state itself is passed along."""
+
+    config: ConfigDict
+    dataset: data.Dataset
+    recipe: step.Recipe
+    steps_per_epoch: int
+    checkpoints: Checkpoints
+    log: log_lib.MetricLog
+    display: progress.Display
+    stop: Interrupt
+    profile: Profile
+
+    def __post_init__(self):
+        self.train_step = jax.jit(
+            partial(step.train_step, self.recipe), donate_argnums=0
+        )
+        self.eval_step = jax.jit(partial(step.eval_step, self.recipe))
+        self.saved_at = time.monotonic()
+
+    def evaluate(self, name: str, variables: Any) -> Evaluation | None:
+        split = getattr(self.dataset, name)
+        return evaluate(
+            self.eval_step,
+            variables,
+            split,
+            batch_size=self.config.eval_batch_size,
+            report=lambda done: self.display.evaluate(name, done, len(split)),
+            stop=self.stop,
+        )
+
+    def save(self, state: step.TrainState, values: dict | None = None) -> None:
+        self.checkpoints.save(int(state.step), state, values)
+        self.saved_at = time.monotonic()
+
+
+def train(config: ConfigDict, workdir: Path, console: Console | None = None) -> dict:
+    """Trains, or resumes, or finds finished, the run of `config` in `workdir`.
+
+    Returns:
+        The contents of `<workdir>/result.json`.
+
+    Raises:
+        ConfigError, RunError: see `errors`; what was saved stays.
+        Stopped: by a signal; the same call resumes.
+    """
+    console = console or Console()
+    config = config_lib.resolve(config)
+    with workdir_lib.claim(workdir, json.loads(config.to_json())):
+        file = workdir / "result.json"
+        if file.exists():
+            progress.say(console, f"{workdir} is finished; its result:")
+            result = json.loads(file.read_text())
+        else:
+            with _open(config, workdir, console) as (run, state):
+                result = _test(run, _fit(run, state))
+            log_lib.write_atomically(file, json.dumps(result, indent=2) + "\n")
+        progress.show_result(console, result)
+        return result
+
+
+@contextlib.contextmanager
+def _open(config, workdir, console):
+    """Everything made or opened for a run, and its first or last saved state."""
+    say = partial(progress.say, console)
+    dataset = data.load(**config.data, size=config.augment.resize, report=say)
+    made = recipe.build(config, dataset)
+    shape = dataset.train.images.shape[1:]
+    state = jax.jit(partial(step.init, made, seed=config.seed, image_shape=shape))()
+    progress.show_start(console, config, workdir, dataset, state.params)
+    checkpoints = Checkpoints(
+        workdir / "checkpoints", monitor=config.checkpoint.monitor
+    )
+    resumed = checkpoints.restore_latest(state, report=say)
+    state = state if resumed is None else resumed
+    if resumed is not None:
+        say(f"resuming after step {state.step:,} (epoch {state.epochs} done)")
+    steps = batches.steps_per_epoch(
+        len(dataset.train), config.batch_size, config.remainder
+    )
+    display = progress.Display(console, epochs=config.epochs, steps_per_epoch=steps)
+    log = log_lib.MetricLog(workdir, step=int(state.step))
+    profile = Profile(workdir / "profile", config.profile)
+    parts = (checkpoints, log, display)
+    with contextlib.ExitStack() as stack, Interrupt() as stop, display:
+        for part in (checkpoints, log, profile):
+            stack.callback(part.close)
+        yield Run(config, dataset, made, steps, *parts, stop, profile), state
+
+
+def _fit(run, state):
+    """Trains to the last epoch; returns the final state, saved."""
+    try:
+        while state.epochs < run.config.epochs and not run.stop():
+            start = time.monotonic()
+            first = int(state.step)
+            state = _train_epoch(run, state)
+            if not run.stop():
+                images = (int(state.step) - first) * run.config.batch_size
+                state = _end_epoch(run, state, images, start)
+        if run.stop() and run.checkpoints.latest() != state.step:
+            run.save(state)
+    except NotFinite as error:
+        run.checkpoints.wait()
+        raise NotFinite(
+            f"{error}; the last good checkpoint is "
+            f"{run.checkpoints.directory / str(run.checkpoints.latest())}. Lower lr "
+            f"(now {run.config.lr:g}), warm up, or set optimizer.clip_norm"
+        ) from error
+    run.checkpoints.wait()
+    _raise_if_stopped(run, f"stopped after step {state.step:,}, saved")
+    return state
+
+
+def _raise_if_stopped(run, what):
+    if run.stop():
+        raise Stopped(f"{what}; the same command goes on from there", run.stop.signal)
+
+
+def _train_epoch(run, state):
+    """The rest of the epoch, or as much of it as a signal leaves."""
+    config = run.config
+    epoch = int(state.epochs)
+    done = int(state.step) - epoch * run.steps_per_epoch
+    pending = deque()  # (step of the epoch, images, metrics on the device)
+    run.display.status("compiling the training step")
+    for batch in batches.training(
+        run.dataset.train,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        epoch=epoch,
+        start=done,
+        remainder=config.remainder,
+    ):
+        run.profile()
+        state, values = run.train_step(state, batch)
+        done += 1
+        pending.append((done, len(batch["label"]), values))
+        _read(run, epoch, pending, leave=_IN_FLIGHT)
+        if run.stop():
+            break
+        if time.monotonic() - run.saved_at > 60 * config.checkpoint.minutes:
+            _read(run, epoch, pending, leave=0)
+            run.save(state)
+    _read(run, epoch, pending, leave=0)
+    return state
+
+
+def _read(run, epoch, pending, leave):
+    """Shows and logs the oldest steps under way until `leave` are left."""
+    while len(pending) > leave:
+        done, images, values = pending.popleft()
+        values = {key: float(value) for key, value in values.items()}
+        number = epoch * run.steps_per_epoch + done
+        if not np.isfinite(values["loss"]):
+            raise NotFinite(
+                f"the loss is {values['loss']} at step {number} (epoch {epoch + 1})"
+            )
+        run.display.train(epoch + 1, done, images, values)
+        if number % run.config.log.every_steps == 0:
+            run.log.write("step", {"step": number, **values})
+
+
+def _end_epoch(run, state, images, start):
+    """Validation, plateau, one row, checkpoint; nothing of it if a signal comes."""
+    trained = time.monotonic()
+    values = {f"train_{k}": v for k, v in state.sums.means().items()}
+    validation = None
+    if run.dataset.validation is not None:
+        validation = run.evaluate("validation", state.variables)
+        if validation is None:
+            return state
+        for key in ("loss", "accuracy", "top5"):
+            values[f"val_{key}"] = getattr(validation, key)
+    row = {
+        "step": int(state.step),
+        "epoch": int(state.epochs) + 1,
+        "learning_rate": float(
+            run.recipe.schedule(state.step - 1) * state.plateau.scale
+        ),
+        **values,
+        "images_per_second": images / max(trained - start, 1e-9),
+        "seconds": time.monotonic() - start,
+    }
+    state = step.end_epoch(run.recipe, state, values[run.config.schedule.monitor])
+    best = run.checkpoints.best() if validation else None
+    kept = (
+        {key: getattr(validation, key) for key in ("loss", "accuracy")}
+        if validation
+        else None
+    )
+    run.save(state, kept)
+    run.log.write("epoch", row)
+    run.display.row(row, best=bool(validation) and run.checkpoints.best() != best)
+    return state
+
+
+def _test(run, state):
+    """Reads the test split, once, with the weights the config names."""
+    number = run.checkpoints.latest()
+    if run.config.test_with == "best":
+        number = run.checkpoints.best()
+        state = run.checkpoints.restore(number, state)
+    test = run.evaluate("test", state.variables)
+    _raise_if_stopped(run, "stopped before the test")
+    epochs = [row for row in log_lib.read(run.log.workdir) if row["kind"] == "epoch"]
+    return {
+        "test": {
+            "count": test.count,
+            "accuracy": test.accuracy,
+            "top5": test.top5,
+            "loss": test.loss,
+            "per_class": metrics.per_class(test.confusion, run.dataset.classes),
+            "confusion": test.confusion.tolist(),
+        },
+        "checkpoint": run.config.test_with,
+        "epoch": int(state.epochs),
+        "step": number,
+        "seconds": sum(row["seconds"] for row in epochs),
+        "environment": backend.environment(),
+    }
