@@ -61,7 +61,7 @@ def get_config() -> ConfigDict:
     config.schedule.final_scale = 0.0  # in [0, 1]; end of cosine, triangular / peak
     config.schedule.monitor = "val_loss"  # plateau: {val,train}_{loss,accuracy,top5}
     config.schedule.patience = 1  # >= 0; plateau: epochs without improvement
-    config.schedule.min_delta = 1e-4  # > 0; plateau: least absolute improvement
+    config.schedule.min_delta = 1e-4  # >= 0; plateau: least absolute improvement
     config.schedule.cooldown = 0  # >= 0; plateau: Keras' cooldown, epochs
     config.schedule.min_lr = 1e-5  # >= 0; plateau: floor of the learning rate
 

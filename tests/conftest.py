@@ -1,13 +1,15 @@
-"""Every test runs on the CPU, with the compiled programs of earlier runs at hand."""
+"""Every test runs with the flags of the program and a cache of its own."""
 
 import pytest
 
 from vgg_jax import backend
 
-backend.configure()
 
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory, monkeypatch):
-    """Decoded data sets go to a directory of the test session, not the user's."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+@pytest.fixture(scope="session", autouse=True)
+def _program_setup(tmp_path_factory):
+    """XLA's flags as in `main.py`; caches go to the session's directory."""
+    with pytest.MonkeyPatch.context() as patch:
+        cache = tmp_path_factory.getbasetemp() / "cache"
+        patch.setenv("XDG_CACHE_HOME", str(cache))
+        backend.configure()
+        yield

@@ -1,6 +1,6 @@
 """The networks against the paper's Table 1 and its arithmetic.
 
-FACTS: /work/shared/facts.md section 2, arithmetic on Table 1 of arXiv:1409.1556v6; A,
+FACTS: the project's facts.md section 2, arithmetic on Table 1 of arXiv:1409.1556v6; A,
 B, D and E at 1000 classes are also what torchvision and Keras publish (11/13/16/19).
 """
 
@@ -46,7 +46,9 @@ def activation_shapes(size=32, batch=1, **options):
     x = jax.ShapeDtypeStruct((batch, size, size, 3), jnp.float32)
     apply = partial(model.apply, mutable=["intermediates"])
     logits, kept = jax.eval_shape(apply, shapes(size, batch, **options), x)
-    return logits, {name: value for name, (value,) in kept["intermediates"].items()}
+    return logits, {
+        name: value for name, (value,) in kept["intermediates"]["activations"].items()
+    }
 
 
 def count(**options):
@@ -59,7 +61,9 @@ def activations(model, variables, x, **options):
     mutable = ["intermediates", "batch_stats"]
     run = jax.jit(lambda v, x: model.apply(v, x, mutable=mutable, **options)[1])
     new = dict(run(variables, x))
-    return {name: v for name, (v,) in new.pop("intermediates").items()}, new
+    return {
+        name: v for name, (v,) in new.pop("intermediates")["activations"].items()
+    }, new
 
 
 @cache
@@ -138,7 +142,9 @@ def test_receptive_field(variant):
 
     def centres(x):
         kept = model.apply({"params": positive}, x, mutable=["intermediates"])[1]
-        maps = [kept["intermediates"][name][0] for name in (last, "pool5")]
+        maps = [
+            kept["intermediates"]["activations"][name][0] for name in (last, "pool5")
+        ]
         return [a[0, a.shape[1] // 2, a.shape[2] // 2, 0] for a in maps]
 
     gradients = jax.jit(jax.jacrev(centres))(x)

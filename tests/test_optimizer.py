@@ -1,6 +1,6 @@
 """SGD, schedules and plateau against loops written from their definitions.
 
-FACTS: /work/shared/facts.md section 3, where each rule is quoted from its source.
+FACTS: the project's facts.md section 3, where each rule is quoted from its source.
 """
 
 import math

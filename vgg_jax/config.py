@@ -37,7 +37,7 @@ RANGES: dict[str, _Rule] = {
     "schedule.factor": (lambda x: 0 < x < 1, "in (0, 1)"),
     "schedule.final_scale": (lambda x: 0 <= x <= 1, "in [0, 1]"),
     "schedule.patience": _AT_LEAST_0,
-    "schedule.min_delta": _POSITIVE,
+    "schedule.min_delta": _AT_LEAST_0,
     "schedule.cooldown": _AT_LEAST_0,
     "schedule.min_lr": _AT_LEAST_0,
     "checkpoint.minutes": _POSITIVE,

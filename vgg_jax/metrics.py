@@ -36,8 +36,8 @@ class Sums(struct.PyTreeNode):
         """
         real = labels >= 0
         own = jnp.take_along_axis(logits, jnp.maximum(labels, 0)[:, None], axis=1)
-        # Ties count against the network: a constant output must not score 100%.
-        rank = jnp.sum(logits >= own, axis=1)
+        # Ties and NaN count against the network: a constant must not score 100%.
+        rank = jnp.sum(~(logits < own), axis=1)
         return cls(
             count=jnp.sum(real, dtype=jnp.float32),
             loss=jnp.sum(jnp.where(real, losses, 0.0)),

@@ -87,13 +87,22 @@ class Conv(nn.Module):
         return conv.conv2d(x, w, implementation=self.implementation) + b
 
 
+class Activations(nn.Module):
+    """Sows what passes, by name; a scope of its own, as layers bear the same names."""
+
+    @nn.compact
+    def __call__(self, name, x):
+        self.sow("intermediates", name, x)
+        return x
+
+
 class VGG(nn.Module):
     """VGG. Weight layers are named as in the paper: `conv1_1` ... `fc8`.
 
     Call with images `[B, H, W, C]`, float, already normalised; returns float32 logits
     `[B, num_classes]`. `train=True` turns on dropout (rng `dropout`) and batch
     statistics (collection `batch_stats`). Activations are sown into the collection
-    `intermediates` by name (`conv4_3`, `relu4_3`, `pool4`, `fc7`, `relu7`).
+    `intermediates` under `activations`, by name: `conv4_3`, `relu4_3`, `pool4`, `fc7`.
 
     Attributes:
         variant: configuration of the paper's Table 1, "A" ... "E" or "A-LRN".
@@ -130,7 +139,8 @@ class VGG(nn.Module):
         conv_init, dense_init = choose(
             INITIALIZERS, self.kernel_init, "model.kernel_init"
         )
-        x = self._convolutions(x.astype(self.dtype), conv_init, train)
+        keep = Activations(name="activations")
+        x = self._convolutions(x.astype(self.dtype), conv_init, keep, train)
         if choose(HEADS, self.head, "model.head") == "compact":
             hidden = ()
             x = x.mean((1, 2), dtype=jnp.float32).astype(self.dtype)  # [B, C]
@@ -139,13 +149,13 @@ class VGG(nn.Module):
             x = x.reshape(x.shape[0], -1)  # [B, H * W * C]
         dense = partial(nn.Dense, kernel_init=dense_init, dtype=self.dtype)
         for i, features in enumerate(hidden, 8 - len(hidden)):
-            x = self._keep(f"fc{i}", dense(features, name=f"fc{i}")(x))
-            x = self._keep(f"relu{i}", nn.relu(x))
+            x = keep(f"fc{i}", dense(features, name=f"fc{i}")(x))
+            x = keep(f"relu{i}", nn.relu(x))
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
         x = dense(self.num_classes, name="fc8")(x)
-        return self._keep("fc8", x.astype(jnp.float32))
+        return keep("fc8", x.astype(jnp.float32))
 
-    def _convolutions(self, x, kernel_init, train):
+    def _convolutions(self, x, kernel_init, keep, train):
         """The five stages: `[B, H, W, C]` -> `[B, H // 32, W // 32, 512 * width]`."""
         self._check_size(x.shape)
         for s, stage in enumerate(stages(self.variant), 1):
@@ -162,7 +172,7 @@ class VGG(nn.Module):
                     implementation=self.conv,
                     name=f"conv{s}_{i}",
                 )(x)
-                x = self._keep(f"conv{s}_{i}", x)
+                x = keep(f"conv{s}_{i}", x)
                 if self.batch_norm:
                     x = nn.BatchNorm(
                         use_running_average=not train,
@@ -170,13 +180,9 @@ class VGG(nn.Module):
                         dtype=self.dtype,
                         name=f"bn{s}_{i}",
                     )(x)
-                x = self._keep(f"relu{s}_{i}", nn.relu(x))
+                x = keep(f"relu{s}_{i}", nn.relu(x))
             x = choose(POOLS, self.pool, "model.pool")(x)
-            x = self._keep(f"pool{s}", x)
-        return x
-
-    def _keep(self, name, x):
-        self.sow("intermediates", name, x)
+            x = keep(f"pool{s}", x)
         return x
 
     def _check_size(self, shape):

@@ -167,9 +167,9 @@ class Plateau:
             factor=factor,
             patience=max(patience, 1),  # optax at 0 would drop on improving epochs
             rtol=0.0,
-            atol=min_delta,
+            atol=max(min_delta, 1e-37),  # optax refuses 0
             cooldown=max(cooldown - 1, 0),
-            min_scale=min_scale,
+            min_scale=min(min_scale, 1.0),  # Keras never raises the rate
         )
 
     def init(self) -> contrib.ReduceLROnPlateauState:

@@ -46,10 +46,8 @@ def build(config: ConfigDict, dataset: Dataset) -> Recipe:
             patience=plateau.patience,
             min_delta=plateau.min_delta,
             cooldown=plateau.cooldown,
-            # Only the plateau schedule may fall below the peak.
-            min_scale=min(1.0, plateau.min_lr / config.lr)
-            if plateau.name == "plateau"
-            else 1.0,
+            # A floor of 1 keeps the scale of the other schedules out of the way.
+            min_scale=plateau.min_lr / config.lr if plateau.name == "plateau" else 1.0,
         ),
         label_smoothing=config.label_smoothing,
         ema_decay=config.ema_decay,
