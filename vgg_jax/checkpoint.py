@@ -3,7 +3,6 @@
 import logging
 import zlib
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -11,6 +10,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as managers
 
 from vgg_jax.errors import RunError
+from vgg_jax.step import TrainState
 
 
 class NotFinite(RunError):
@@ -18,7 +18,10 @@ class NotFinite(RunError):
 
 
 class Checkpoints:
-    """The checkpoints of a run: the last two and the best, by number of updates.
+    """The checkpoints of a run: the last two and the best.
+
+    They are numbered by updates made plus epochs finished, so that the states before
+    and after the validation that ends an epoch have numbers of their own.
 
     A checkpoint appears under its number once it is complete; a crash or a full disk
     leaves the earlier ones as they were.
@@ -53,12 +56,11 @@ class Checkpoints:
         value = metrics[self._monitor]
         return -value if self._monitor == "loss" else value
 
-    def save(self, step: int, state: Any, metrics: dict[str, float] | None = None):
+    def save(self, state: TrainState, metrics: dict[str, float] | None = None):
         """Starts saving a copy of `state`; returns before it is on disk.
 
         Args:
-            step: number of updates, the name of the checkpoint.
-            state: pytree of arrays.
+            state: numpy or JAX arrays.
             metrics: of the validation split; only such a checkpoint can be the best.
 
         Raises:
@@ -67,14 +69,14 @@ class Checkpoints:
         """
         state = jax.tree.map(lambda a: np.array(a, copy=True), jax.device_get(state))
         if not all(np.isfinite(a).all() for a in jax.tree.leaves(state.params)):
-            raise NotFinite(f"the weights after step {step} are not finite")
+            raise NotFinite(f"the weights after step {state.step} are not finite")
         arguments = ocp.args.Composite(
             state=ocp.args.StandardSave(state),
             crc=ocp.args.JsonSave({"crc32": _crc(state)}),
         )
         self._guard(
             lambda: self._manager.save(
-                step, args=arguments, metrics=metrics, force=True
+                number(state), args=arguments, metrics=metrics, force=True
             )
         )
 
@@ -95,8 +97,7 @@ class Checkpoints:
 
     def latest(self) -> int | None:
         """The newest complete checkpoint, or None."""
-        numbers = [int(p.name) for p in self.directory.glob("*") if p.name.isdigit()]
-        return max(numbers, default=None)
+        return latest(self.directory)
 
     def best(self) -> int | None:
         """The best complete checkpoint by the monitored metric, or None."""
@@ -107,7 +108,7 @@ class Checkpoints:
         ranked = [(self._quality(m), step) for step, m in metrics.items() if m]
         return max(ranked)[1] if ranked else None
 
-    def restore(self, step: int, like: Any) -> Any:
+    def restore(self, number: int, like: TrainState) -> TrainState:
         """Reads a checkpoint into the structure and types of `like`.
 
         Raises:
@@ -117,19 +118,21 @@ class Checkpoints:
         empty = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), abstract)
         try:
             read = self._manager.restore(
-                step,
+                number,
                 args=ocp.args.Composite(
                     state=ocp.args.StandardRestore(empty), crc=ocp.args.JsonRestore()
                 ),
             )
         except Exception as error:
             reason = str(error).strip().splitlines()[0][:200]
-            raise RunError(f"checkpoint {step} cannot be read: {reason}") from error
+            raise RunError(f"checkpoint {number} cannot be read: {reason}") from error
         if _crc(read.state) != read.crc["crc32"]:
-            raise RunError(f"checkpoint {step} is damaged: its CRC-32 is wrong")
+            raise RunError(f"checkpoint {number} is damaged: its CRC-32 is wrong")
         return jax.device_put(read.state)
 
-    def restore_latest(self, like: Any, report=logging.warning) -> Any | None:
+    def restore_latest(
+        self, like: TrainState, report=logging.warning
+    ) -> TrainState | None:
         """The newest checkpoint that can be read, or None if there is none at all.
 
         Damaged ones are moved to `damaged/` beside the checkpoints, and reported.
@@ -164,6 +167,17 @@ class Checkpoints:
 
     def close(self) -> None:
         self._manager.close()
+
+
+def number(state: TrainState) -> int:
+    """What the checkpoint of a state is called."""
+    return int(state.step) + int(state.epochs)
+
+
+def latest(directory: Path) -> int | None:
+    """The newest complete checkpoint of a directory, or None."""
+    numbers = [int(p.name) for p in directory.glob("*") if p.name.isdigit()]
+    return max(numbers, default=None)
 
 
 def _crc(state) -> int:

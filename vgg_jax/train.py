@@ -18,7 +18,7 @@ from vgg_jax import backend, batches, data, metrics, progress, recipe, step
 from vgg_jax import config as config_lib
 from vgg_jax import log as log_lib
 from vgg_jax import workdir as workdir_lib
-from vgg_jax.checkpoint import Checkpoints, NotFinite
+from vgg_jax.checkpoint import Checkpoints, NotFinite, number
 from vgg_jax.errors import RunError
 from vgg_jax.evaluate import Evaluation, evaluate
 from vgg_jax.interrupt import Interrupt
@@ -68,7 +68,7 @@ class Run:
         )
 
     def save(self, state: step.TrainState, values: dict | None = None) -> None:
-        self.checkpoints.save(int(state.step), state, values)
+        self.checkpoints.save(state, values)
         self.saved_at = time.monotonic()
 
 
@@ -136,7 +136,8 @@ def _fit(run, state):
             if not run.stop():
                 images = (int(state.step) - first) * run.config.batch_size
                 state = _end_epoch(run, state, images, start)
-        if run.stop() and run.checkpoints.latest() != state.step:
+        run.checkpoints.wait()
+        if run.stop() and run.checkpoints.latest() != number(state):
             run.save(state)
     except NotFinite as error:
         run.checkpoints.wait()
@@ -189,14 +190,14 @@ def _read(run, epoch, pending, leave):
     while len(pending) > leave:
         done, images, values = pending.popleft()
         values = {key: float(value) for key, value in values.items()}
-        number = epoch * run.steps_per_epoch + done
+        updates = epoch * run.steps_per_epoch + done
         if not np.isfinite(values["loss"]):
             raise NotFinite(
-                f"the loss is {values['loss']} at step {number} (epoch {epoch + 1})"
+                f"the loss is {values['loss']} at step {updates} (epoch {epoch + 1})"
             )
         run.display.train(epoch + 1, done, images, values)
-        if number % run.config.log.every_steps == 0:
-            run.log.write("step", {"step": number, **values})
+        if updates % run.config.log.every_steps == 0:
+            run.log.write("step", {"step": updates, **values})
 
 
 def _end_epoch(run, state, images, start):
@@ -235,10 +236,8 @@ def _end_epoch(run, state, images, start):
 
 def _test(run, state):
     """Reads the test split, once, with the weights the config names."""
-    number = run.checkpoints.latest()
     if run.config.test_with == "best":
-        number = run.checkpoints.best()
-        state = run.checkpoints.restore(number, state)
+        state = run.checkpoints.restore(run.checkpoints.best(), state)
     test = run.evaluate("test", state.variables)
     _raise_if_stopped(run, "stopped before the test")
     epochs = [row for row in log_lib.read(run.log.workdir) if row["kind"] == "epoch"]
@@ -253,7 +252,7 @@ def _test(run, state):
         },
         "checkpoint": run.config.test_with,
         "epoch": int(state.epochs),
-        "step": number,
+        "step": int(state.step),
         "seconds": sum(row["seconds"] for row in epochs),
         "environment": backend.environment(),
     }
