@@ -7,7 +7,7 @@ The same command resumes a run that was stopped.
 import sys
 from pathlib import Path
 
-from absl import flags, logging
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from vgg_jax import backend
@@ -23,12 +23,13 @@ def parse(argv):
     """The flags; every mistake in them ends the program with one line and status 2."""
     try:
         rest = flags.FLAGS(argv)
-    except (flags.Error, AttributeError, TypeError, ValueError) as error:
-        raise ConfigError(str(error)) from error
+        if _CONFIG.value is None:
+            raise ConfigError("name a config: --config=configs/quickstart.py")
+        _CONFIG.value.lock()  # where absl reports a file that did not load
+    except (flags.Error, OSError, AttributeError, TypeError, ValueError) as error:
+        raise ConfigError(" ".join(str(error).split())) from error
     if len(rest) > 1:
         raise ConfigError(f"unexpected argument {rest[1]!r}: options begin with --")
-    if _CONFIG.value is None:
-        raise ConfigError("name a config: --config=configs/quickstart.py")
 
 
 def main():
@@ -42,6 +43,7 @@ def main():
 
 if __name__ == "__main__":
     logging.set_verbosity(logging.ERROR)
+    app.define_help_flags()
     try:
         parse(sys.argv)
         main()
