@@ -187,6 +187,12 @@ def test_a_network_of_nan_scores_nothing(own):
     assert (float(sums.top1), float(sums.top5)) == (0, 0)
 
 
+def test_the_loss_of_padding_is_left_out():
+    losses, labels = jnp.array([2.0, jnp.nan, 3.0]), jnp.array([0, -1, 1])
+    sums = metrics.Sums.of(losses, jnp.eye(3), labels)
+    assert (float(sums.loss), float(sums.count)) == (5, 2)
+
+
 def test_no_examples():
     assert metrics.Sums.zero().means() == {"loss": 0, "accuracy": 0, "top5": 0}
 

@@ -52,12 +52,22 @@ class Checkpoints:
             ),
         )
 
+        self._best_quality = max((q for q, _ in self._ranked()), default=-np.inf)
+
+    def _ranked(self) -> list[tuple[float, int]]:
+        """Quality and number of every complete checkpoint that has metrics."""
+        metrics = {n: self._manager.metrics(n) for n in self._manager.all_steps()}
+        return [(self._quality(m), n) for n, m in metrics.items() if m]
+
     def _quality(self, metrics: dict[str, float]) -> float:
         value = metrics[self._monitor]
         return -value if self._monitor == "loss" else value
 
-    def save(self, state: TrainState, metrics: dict[str, float] | None = None):
+    def save(self, state: TrainState, metrics: dict[str, float] | None = None) -> bool:
         """Starts saving a copy of `state`; returns before it is on disk.
+
+        Returns:
+            Whether it is the best so far.
 
         Args:
             state: numpy or JAX arrays.
@@ -79,6 +89,10 @@ class Checkpoints:
                 number(state), args=arguments, metrics=metrics, force=True
             )
         )
+        quality = self._quality(metrics) if metrics else -np.inf
+        best = metrics is not None and quality >= self._best_quality
+        self._best_quality = max(self._best_quality, quality)
+        return best
 
     def wait(self) -> None:
         """Returns when everything saved is on disk; RunError if it cannot be."""
@@ -102,11 +116,7 @@ class Checkpoints:
     def best(self) -> int | None:
         """The best complete checkpoint by the monitored metric, or None."""
         self.wait()
-        metrics = {
-            step: self._manager.metrics(step) for step in self._manager.all_steps()
-        }
-        ranked = [(self._quality(m), step) for step, m in metrics.items() if m]
-        return max(ranked)[1] if ranked else None
+        return max(self._ranked(), default=(None, None))[1]
 
     def restore(self, number: int, like: TrainState) -> TrainState:
         """Reads a checkpoint into the structure and types of `like`.

@@ -11,18 +11,20 @@ from tensorboardX import SummaryWriter
 class MetricLog:
     """Appends rows to `<workdir>/metrics.jsonl` and to TensorBoard event files.
 
-    Rows of updates after `step` are dropped first: a run that resumes there writes
-    them again.
+    Rows of later updates and epochs are dropped first: a run that resumes writes them
+    again. Write a row before the checkpoint that follows it, so that none is missing.
 
     Args:
         workdir: directory of the run.
-        step: number of updates made so far.
+        step: updates made so far.
+        epochs: epochs finished so far.
     """
 
-    def __init__(self, workdir: Path, *, step: int):
+    def __init__(self, workdir: Path, *, step: int, epochs: int):
         self.workdir = workdir
         path = workdir / "metrics.jsonl"
-        kept = [row for row in read(workdir) if row["step"] <= step]
+        done = {"step": step, "epoch": epochs}
+        kept = [row for row in read(workdir) if row[row["kind"]] <= done[row["kind"]]]
         write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
         self._file = open(path, "a", buffering=1)
         self._board = SummaryWriter(

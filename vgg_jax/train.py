@@ -67,9 +67,10 @@ class Run:
             stop=self.stop,
         )
 
-    def save(self, state: step.TrainState, values: dict | None = None) -> None:
-        self.checkpoints.save(state, values)
+    def save(self, state: step.TrainState, values: dict | None = None) -> bool:
         self.saved_at = time.monotonic()
+        kept = {k: values[k] for k in ("loss", "accuracy")} if values else None
+        return self.checkpoints.save(state, kept)
 
 
 def train(config: ConfigDict, workdir: Path, console: Console | None = None) -> dict:
@@ -117,7 +118,7 @@ def _open(config, workdir, console):
         len(dataset.train), config.batch_size, config.remainder
     )
     display = progress.Display(console, epochs=config.epochs, steps_per_epoch=steps)
-    log = log_lib.MetricLog(workdir, step=int(state.step))
+    log = log_lib.MetricLog(workdir, step=int(state.step), epochs=int(state.epochs))
     profile = Profile(workdir / "profile", config.profile)
     parts = (checkpoints, log, display)
     with contextlib.ExitStack() as stack, Interrupt() as stop, display:
@@ -222,15 +223,9 @@ def _end_epoch(run, state, images, start):
         "seconds": time.monotonic() - start,
     }
     state = step.end_epoch(run.recipe, state, values[run.config.schedule.monitor])
-    best = run.checkpoints.best() if validation else None
-    kept = (
-        {key: getattr(validation, key) for key in ("loss", "accuracy")}
-        if validation
-        else None
-    )
-    run.save(state, kept)
     run.log.write("epoch", row)
-    run.display.row(row, best=bool(validation) and run.checkpoints.best() != best)
+    best = run.save(state, validation and validation._asdict())
+    run.display.row(row, best=best)
     return state
 
 
