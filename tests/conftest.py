@@ -1,15 +1,14 @@
 """Every test runs with the flags of the program and a cache of its own."""
 
-import pytest
+import os
+import tempfile
 
 from vgg_jax import backend
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _program_setup(tmp_path_factory):
-    """XLA's flags as in `main.py`; caches go to the session's directory."""
-    with pytest.MonkeyPatch.context() as patch:
-        cache = tmp_path_factory.getbasetemp() / "cache"
-        patch.setenv("XDG_CACHE_HOME", str(cache))
-        backend.configure()
-        yield
+def pytest_configure(config):
+    """Before any test module is imported: one of them may start JAX as it loads."""
+    cache = tempfile.TemporaryDirectory(prefix="vgg_jax-tests-")
+    config.add_cleanup(cache.cleanup)
+    os.environ["XDG_CACHE_HOME"] = cache.name
+    backend.configure()
