@@ -1,9 +1,9 @@
 """TFDS records -> arrays in memory, decoded once and cached."""
 
+import contextlib
 import hashlib
 import io
 import os
-import zipfile
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -56,7 +56,7 @@ def read(
     try:
         with np.load(cached) as arrays:  # zip members carry a CRC
             return Records(arrays["images"], arrays["labels"], arrays["ids"])
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+    except Exception:  # absent, or damaged in any way: decode again
         pass
     try:
         records = _decode(builder, split, keys, size, report)
@@ -151,4 +151,5 @@ def _store(path, records):
             np.savez(file, **records._asdict())
         part.replace(path)
     except OSError:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
