@@ -78,7 +78,13 @@ def load(
             if name in cifar10.SHA256:
                 order = np.argsort(records[split].ids)
                 images, labels = (a[order] for a in records[split][:2])
-                cifar10.verify(split, images, labels, name=name)
+                try:
+                    cifar10.verify(split, images, labels, name=name)
+                except RunError as error:
+                    raise RunError(
+                        f"{builder.data_path}: {error}; remove this directory and "
+                        "prepare the set again"
+                    ) from error
         return records[split]
 
     spans = {"train": _spans(builder, train, "data.train")}
