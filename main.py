@@ -4,6 +4,7 @@ Every field of the config can be set: `--config.lr=0.03 --config.model.variant=E
 The same command resumes a run that was stopped.
 """
 
+import logging as standard_logging
 import sys
 from pathlib import Path
 
@@ -36,19 +37,24 @@ def main():
     backend.configure()
     from vgg_jax import train  # after the flags that JAX reads at its start
 
-    name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
-    workdir = Path(_WORKDIR.value or Path("runs") / name)
-    train.train(_CONFIG.value, workdir)
+    # "configs/vgg16.py:D" -> "vgg16-D"
+    name = config_flags.get_config_filename(flags.FLAGS["config"])
+    file, _, argument = name.partition(":")
+    name = "-".join(filter(None, [Path(file).stem, argument]))
+    train.train(_CONFIG.value, Path(_WORKDIR.value or Path("runs") / name))
 
 
 if __name__ == "__main__":
     logging.set_verbosity(logging.ERROR)
+    # Orbax leaves tasks behind when a disk is full; the one line comes from us.
+    standard_logging.getLogger("asyncio").setLevel(standard_logging.CRITICAL)
     app.define_help_flags()
     try:
         parse(sys.argv)
         main()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"{error.label}: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        sys.exit("stopped before the first step")
+        print("stopped: the same command goes on from what is saved", file=sys.stderr)
+        sys.exit(130)

@@ -89,7 +89,7 @@ def test_a_built_recipe_follows_the_config():
 
     split = Split(np.zeros((400, 32, 32, 3), np.uint8), np.zeros(400, np.int32))
     dataset = Dataset("x", tuple("abc"), split, split, split)
-    made = recipe.build(config_lib.resolve(load("blog")), dataset)
+    made = recipe.build(config_lib.resolve(load("blog")), dataset, steps_per_epoch=100)
     assert made.model.num_classes == 3
     assert float(made.schedule(10_000)) == pytest.approx(0.01)
     state = made.plateau.init()

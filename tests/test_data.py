@@ -119,6 +119,12 @@ def test_another_set_by_name(kind, size, tmp_path):
         same(images, np.broadcast_to(50 + labels[:, None, None, None], shape))
 
 
+def test_a_missing_file_is_named(copy):
+    next(copy.rglob("*train.array_record*")).unlink()
+    with pytest.raises(RunError, match=f"{copy}.*missing"):
+        data.load("cifar10_sample")
+
+
 @pytest.mark.parametrize("damage", ["flip", "truncate"])
 def test_a_damaged_file_is_named(damage, copy):
     (file,) = copy.glob("*train.array_record*")

@@ -40,6 +40,8 @@ MISTAKES = {
     "dropout": ((QUICK, "--config.model.dropout=1.5"), 2, "model.dropout=1.5"),
     "zero epochs": ((QUICK, "--config.epochs=0"), 2, "epochs=0"),
     "small images": ((QUICK, "--config.augment.resize=16"), 2, "32x32"),
+    "boundary": ((QUICK, "--config.schedule.boundaries=(0,)"), 2, "boundaries"),
+    "long warm-up": ((QUICK, "--config.epochs=2"), 2, "warmup_epochs"),
     "few classes": ((QUICK, "--config.model.num_classes=5"), 2, "10 classes"),
     "no validation": ((QUICK, "--config.data.validation=none",
                        "--config.test_with=best"), 2, "test_with=last"),
@@ -55,6 +57,32 @@ def test_a_mistake_is_one_line(case, tmp_path):
     errors = [x for x in done.stderr.splitlines() if x.startswith("error: ")]
     assert len(errors) == 1
     assert named in done.stderr
+
+
+def test_a_mistake_mended_runs_in_the_same_workdir(tmp_path):
+    wrong = main(QUICK, "--config.data.train=trian", workdir=tmp_path / "run")
+    assert wrong.returncode == 2
+    short = ("--config.epochs=4", "--config.data.train=train[:200]")
+    right = main(QUICK, *short, workdir=tmp_path / "run")
+    assert right.returncode == 0, right.stderr
+    assert "test top-1" in right.stdout
+
+
+def test_a_variant_has_a_workdir_of_its_own(tmp_path):
+    """`configs/vgg16.py:D` must not meet the run of configuration C."""
+    config = f"--config={ROOT / 'configs' / 'vgg16.py'}:D"
+    tiny = ["data.name=cifar10_sample", "data.train=train[:160]", "epochs=1",
+            "model.width=0.05", "model.hidden=(8,)"]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "main.py"), config]
+        + [f"--config.{field}" for field in tiny],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "runs" / "vgg16-D" / "result.json").exists()
 
 
 def test_an_unwritable_workdir(tmp_path):

@@ -15,7 +15,9 @@ import pytest
 from rich.console import Console
 
 from configs import default
-from vgg_jax import checkpoint, log, step, train
+from vgg_jax import batches, checkpoint, data, log, recipe, step, train, workdir
+from vgg_jax import config as config_lib
+from vgg_jax import run as run_lib
 from vgg_jax.errors import ConfigError, RunError
 from vgg_jax.interrupt import Interrupt
 
@@ -59,7 +61,7 @@ def stop_after(monkeypatch, calls):
                 os.kill(os.getpid(), signal.SIGTERM)
             return super().__call__()
 
-    monkeypatch.setattr(train, "Interrupt", StopAfter)
+    monkeypatch.setattr(run_lib, "Interrupt", StopAfter)
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +154,51 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(damage, whole, tmp_pa
     assert list((tmp_path / "damaged").iterdir())
 
 
+def test_the_best_epoch_is_tested_and_replaced_if_damaged(whole, tmp_path):
+    """Metrics are written by hand, so that the first of the two kept is the best."""
+    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
+    (tmp_path / "result.json").unlink()
+    for number, accuracy in ((10, 0.9), (15, 0.1)):
+        file = tmp_path / "checkpoints" / str(number) / "metrics" / "metrics"
+        file.write_text(json.dumps({"loss": 1.0, "accuracy": accuracy}))
+    assert run(tiny(), tmp_path)["epoch"] == 2
+    (tmp_path / "result.json").unlink()
+    shutil.rmtree(tmp_path / "checkpoints" / "10" / "state")
+    assert run(tiny(), tmp_path)["epoch"] == 3
+    assert [p.name for p in (tmp_path / "damaged").iterdir()] == ["10-0"]
+
+
+@pytest.mark.parametrize(
+    "monitor, best", [("accuracy", 2), ("loss", 3)], ids=["accuracy", "loss"]
+)
+def test_the_best_checkpoint_is_kept_with_the_last_two(monitor, best, tmp_path):
+    metrics = {  # by epoch; ties go to the later one
+        1: {"accuracy": 0.5, "loss": 0.3},
+        2: {"accuracy": 0.5, "loss": 0.4},
+        3: {"accuracy": 0.4, "loss": 0.2},
+        4: {"accuracy": 0.3, "loss": 0.6},
+        5: {"accuracy": 0.2, "loss": 0.7},
+        6: {"accuracy": 0.1, "loss": 0.9},
+    }
+    dataset = data.load(**tiny().data)
+    made = recipe.build(config_lib.resolve(tiny()), dataset, steps_per_epoch=4)
+    state = step.init(made, seed=0, image_shape=(32, 32, 3))
+    manager = checkpoint.Checkpoints(tmp_path, monitor=monitor)
+    marked = [
+        epoch
+        for epoch, values in metrics.items()
+        if manager.save(state.replace(epochs=np.int32(epoch)), values)
+    ]
+    assert manager.best() == best == marked[-1]
+    manager.close()
+    kept = {int(p.name) for p in tmp_path.iterdir() if p.name.isdigit()}
+    assert kept == {best, 5, 6}
+    again = checkpoint.Checkpoints(tmp_path, monitor=monitor)
+    assert int(again.restore_best(state).epochs) == best
+    assert not again.save(state.replace(epochs=np.int32(7)), metrics[6])
+    again.close()
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     with pytest.raises(RunError, match=r"at step \d+ .*last good checkpoint.*lr"):
         run(tiny(lr=1e30), tmp_path)
@@ -159,8 +206,6 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
 
 
 def test_the_workdir_holds_one_run_at_a_time(whole, tmp_path):
-    from vgg_jax import workdir
-
     with workdir.claim(tmp_path, {}), pytest.raises(RunError, match="in use"):
         with workdir.claim(tmp_path, {}):
             pass
@@ -168,14 +213,52 @@ def test_the_workdir_holds_one_run_at_a_time(whole, tmp_path):
 
 def test_a_run_without_validation(tmp_path):
     fields = {"data.validation": "none", "test_with": "last", "epochs": 1}
-    result = run(tiny(**fields, **{"schedule.monitor": "train_loss"}), tmp_path)
-    assert result["checkpoint"] == "last"
-    assert "val_loss" not in epochs(tmp_path)[0]
+    for name in ("plateau", "cosine"):
+        schedule = {"schedule.name": name}
+        if name == "plateau":
+            schedule["schedule.monitor"] = "train_loss"
+        result = run(tiny(**fields, **schedule), tmp_path / name)
+        assert result["checkpoint"] == "last"
+        assert "val_loss" not in epochs(tmp_path / name)[0]
 
 
 def test_a_kept_remainder_shows_every_image(tmp_path):
     run(tiny(remainder="keep", epochs=1), tmp_path)
     assert epochs(tmp_path)[0]["step"] == 5  # 300 = 4 * 64 + 44
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+sys.path[:0] = [{root!r}, {tests!r}]
+from vgg_jax import backend
+backend.configure()
+import test_train
+from vgg_jax import train
+from vgg_jax.errors import RunError
+end_epoch = train._end_epoch
+def then_full(run, state, *rest):
+    state = end_epoch(run, state, *rest)
+    run.checkpoints.wait()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+    return state
+train._end_epoch = then_full
+try:
+    test_train.run(test_train.tiny(), Path(sys.argv[1]))
+except RunError as error:
+    sys.exit(f"error: {{error}}")
+"""
+
+
+def test_a_full_disk_loses_nothing(whole, tmp_path):
+    """After the first epoch no file may grow beyond 20 kB."""
+    code = FULL_DISK.format(root=str(ROOT), tests=str(ROOT / "tests"))
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True
+    )
+    assert "could not be written" in done.stderr and "good one is 5" in done.stderr
+    assert run(tiny(), tmp_path)["test"] == whole[1]["test"]
+    assert crc(tmp_path) == crc(whole[0])
 
 
 SLOW_SAVER = """
@@ -211,12 +294,12 @@ def test_a_killed_process_resumes(signum, whole, tmp_path):
 
 def test_two_steps_of_jit_donate_their_state(whole):
     """The state's memory is given to the next state, not copied."""
-    config = train.config_lib.resolve(tiny())
-    dataset = train.data.load(**config.data)
-    made = train.recipe.build(config, dataset)
+    config = config_lib.resolve(tiny())
+    dataset = data.load(**config.data)
+    made = recipe.build(config, dataset, steps_per_epoch=4)
     state = step.init(made, seed=0, image_shape=(32, 32, 3))
     batch = next(
-        train.batches.training(
+        batches.training(
             dataset.train, seed=0, batch_size=8, epoch=0, start=0, remainder="drop"
         )
     )

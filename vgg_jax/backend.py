@@ -15,7 +15,7 @@ import jaxlib
 import vgg_jax
 from vgg_jax import cache
 
-# Sends bfloat16 convolutions on CPU to oneDNN: 5-15x the speed of XLA's own.
+# Sends bfloat16 convolutions on CPU to oneDNN (`benchmarks/layers.py`).
 _ONEDNN_FLAG = b"xla_cpu_experimental_onednn_custom_call"
 _BFLOAT16_CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
 
@@ -26,7 +26,7 @@ def configure() -> None:
     * Adds oneDNN to XLA_FLAGS where this jaxlib knows the flag; an unknown one would
       abort the process. A choice already in XLA_FLAGS wins.
     * Keeps compiled programs in `~/.cache/vgg_jax/xla` (or wherever
-      JAX_COMPILATION_CACHE_DIR says), so that a second start compiles nothing.
+      JAX_COMPILATION_CACHE_DIR says), for the next start.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     name = _ONEDNN_FLAG.decode()
@@ -36,8 +36,8 @@ def configure() -> None:
         jax.config.update("jax_compilation_cache_dir", str(cache.directory() / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
-    # jaxlib 0.12 cannot serialise oneDNN's convolutions: bfloat16 programs on CPU are
-    # compiled at every start, which takes 2 s (float32: 12 s, kept).
+    # jaxlib 0.12 cannot serialise oneDNN's convolutions: programs with one (those in
+    # bfloat16 on CPU) are compiled at every start.
     warnings.filterwarnings("ignore", "Error writing persistent compilation cache")
 
 
@@ -58,22 +58,25 @@ def compute_dtype(name: str) -> str:
     """
     if name != "auto":
         return name
-    fast = jax.default_backend() != "cpu" or _cpu_flags() & _BFLOAT16_CPU_FLAGS
-    return "bfloat16" if fast else "float32"
+    fast = _BFLOAT16_CPU_FLAGS.intersection(_cpuinfo("flags").split())
+    return "bfloat16" if fast or jax.default_backend() != "cpu" else "float32"
 
 
-def _cpu_flags() -> set[str]:
+def _cpuinfo(key: str) -> str:
+    """What Linux says of the first processor under `key`; elsewhere nothing."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:  # not Linux
-        return set()
-    return next((set(x.split()) for x in lines if x.startswith("flags")), set())
+    except OSError:
+        return ""
+    values = (x.split(":", 1)[1].strip() for x in lines if x.startswith(key))
+    return next(values, "")
 
 
 def describe() -> str:
     """The devices in a few words: `2 CPU cores`, `4x NVIDIA H100`."""
     if jax.default_backend() == "cpu":
-        return f"{len(os.sched_getaffinity(0))} CPU cores"
+        cores = getattr(os, "process_cpu_count", os.cpu_count)()  # Python >= 3.13
+        return f"{cores} CPU cores"
     return f"{jax.device_count()}x {jax.devices()[0].device_kind}"
 
 
@@ -82,20 +85,11 @@ def environment() -> dict[str, str]:
     packages = ("jax", "jaxlib", "flax", "optax", "numpy", "vgg_jax")
     return {
         "device": describe(),
-        "processor": _processor(),
+        "processor": _cpuinfo("model name") or platform.processor(),
         "python": platform.python_version(),
         **{name: _version(name) for name in packages},
         "command": shlex.join(["python", *sys.argv]),
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    names = (line.split(":")[1].strip() for line in lines if "model name" in line)
-    return next(names, platform.processor())
 
 
 def _version(package: str) -> str:

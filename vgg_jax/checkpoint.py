@@ -2,6 +2,7 @@
 
 import logging
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -48,10 +49,11 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(
             self.directory,
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=keep, cleanup_tmp_directories=True
+                preservation_policy=keep,
+                best_fn=self._quality,  # without one, Orbax drops the metrics
+                cleanup_tmp_directories=True,
             ),
         )
-
         self._best_quality = max((q for q, _ in self._ranked()), default=-np.inf)
 
     def _ranked(self) -> list[tuple[float, int]]:
@@ -66,12 +68,12 @@ class Checkpoints:
     def save(self, state: TrainState, metrics: dict[str, float] | None = None) -> bool:
         """Starts saving a copy of `state`; returns before it is on disk.
 
-        Returns:
-            Whether it is the best so far.
-
         Args:
             state: numpy or JAX arrays.
             metrics: of the validation split; only such a checkpoint can be the best.
+
+        Returns:
+            Whether it is the best so far.
 
         Raises:
             NotFinite: `state.params` are not finite; nothing was saved.
@@ -104,9 +106,10 @@ class Checkpoints:
         except Exception as error:
             good = self.latest()
             raise RunError(
-                f"a checkpoint could not be written to {self.directory}: {error}; "
-                f"the last good one is {'none' if good is None else good}; make room "
-                "or mend the directory and run the same command again"
+                f"a checkpoint could not be written to {self.directory}: "
+                f"{_reason(error)}; the last good one is "
+                f"{'none' if good is None else good}; make room or mend the directory "
+                "and run the same command again"
             ) from error
 
     def latest(self) -> int | None:
@@ -124,8 +127,7 @@ class Checkpoints:
         Raises:
             RunError: it is damaged, or not of this structure.
         """
-        abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), like)
-        empty = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), abstract)
+        empty = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), like)
         try:
             read = self._manager.restore(
                 number,
@@ -134,14 +136,15 @@ class Checkpoints:
                 ),
             )
         except Exception as error:
-            reason = str(error).strip().splitlines()[0][:200]
-            raise RunError(f"checkpoint {number} cannot be read: {reason}") from error
+            raise RunError(
+                f"checkpoint {number} cannot be read: {_reason(error)}"
+            ) from error
         if _crc(read.state) != read.crc["crc32"]:
             raise RunError(f"checkpoint {number} is damaged: its CRC-32 is wrong")
         return jax.device_put(read.state)
 
     def restore_latest(
-        self, like: TrainState, report=logging.warning
+        self, like: TrainState, report: Callable[[str], None] = logging.warning
     ) -> TrainState | None:
         """The newest checkpoint that can be read, or None if there is none at all.
 
@@ -150,8 +153,17 @@ class Checkpoints:
         Raises:
             RunError: there are checkpoints, and none can be read.
         """
+        return self._restore_first(self.latest, like, report)
+
+    def restore_best(
+        self, like: TrainState, report: Callable[[str], None] = logging.warning
+    ) -> TrainState | None:
+        """The best checkpoint that can be read; otherwise as `restore_latest`."""
+        return self._restore_first(self.best, like, report)
+
+    def _restore_first(self, choose, like, report):
         problems = []
-        while (step := self.latest()) is not None:
+        while (step := choose()) is not None:
             try:
                 state = self.restore(step, like)
             except RunError as error:
@@ -164,7 +176,7 @@ class Checkpoints:
         if problems:
             raise RunError(
                 f"no checkpoint in {self.directory} can be read: {'; '.join(problems)}"
-                ". They were moved to damaged/; the same command starts from scratch."
+                ". They were moved to damaged/; the same command starts again without."
             )
         return None
 
@@ -177,6 +189,12 @@ class Checkpoints:
 
     def close(self) -> None:
         self._manager.close()
+
+
+def _reason(error: Exception) -> str:
+    """An error of Orbax on one line: the cause stands at the end of long ones."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 160 else "..." + text[-160:]
 
 
 def number(state: TrainState) -> int:

@@ -175,7 +175,7 @@ def prepare(
     except (OSError, RuntimeError) as error:  # array_record's when the disk is full
         raise RunError(
             f"data_dir={data_dir}: cannot write CIFAR-10 there ({error}); "
-            "give a writable --config.data_dir or TFDS_DATA_DIR with 450 MB free"
+            "give a writable --config.data.data_dir or TFDS_DATA_DIR with 450 MB free"
         ) from error
     return target
 
@@ -199,7 +199,7 @@ def _is_prepared(target: Path) -> bool:
     if form != "array_record":
         raise RunError(
             f"{target} is in {form} form, which takes TensorFlow to read: "
-            "give another --config.data_dir or TFDS_DATA_DIR"
+            "give another --config.data.data_dir or TFDS_DATA_DIR"
         )
     return True
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from vgg_jax import augment, backend, batches, model, optimizer
+from vgg_jax import augment, backend, batches, conv, model, optimizer
 from vgg_jax.errors import ConfigError, choose
 
 _Rule = tuple[Callable[[Any], bool], str]
@@ -34,6 +34,7 @@ RANGES: dict[str, _Rule] = {
     "optimizer.weight_decay": _AT_LEAST_0,
     "optimizer.clip_norm": _AT_LEAST_0,
     "schedule.warmup_epochs": _AT_LEAST_0,
+    "schedule.boundaries": (lambda x: all(e > 0 for e in x), "epochs above 0"),
     "schedule.factor": (lambda x: 0 < x < 1, "in (0, 1)"),
     "schedule.final_scale": (lambda x: 0 <= x <= 1, "in [0, 1]"),
     "schedule.patience": _AT_LEAST_0,
@@ -59,7 +60,7 @@ NAMES = {
     "model.pool": model.POOLS,
     "model.kernel_init": model.INITIALIZERS,
     "model.dtype": ("auto", "float32", "bfloat16"),
-    "model.conv": ("auto", "lax"),
+    "model.conv": conv.IMPLEMENTATIONS,
     "optimizer.decay": optimizer.DECAYS,
     "schedule.name": optimizer.SCHEDULES,
     "schedule.monitor": MONITORS,
@@ -81,6 +82,11 @@ def resolve(config: ConfigDict) -> ConfigDict:
     for field, table in NAMES.items():
         choose(table, _get(config, field), field)
     _check_validation(config)
+    if config.schedule.warmup_epochs >= config.epochs:
+        raise ConfigError(
+            f"schedule.warmup_epochs={config.schedule.warmup_epochs} must be below "
+            f"epochs={config.epochs}"
+        )
     least = model.least_size(config.model.variant)
     if 0 < config.augment.resize < least:
         raise ConfigError(

@@ -20,6 +20,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from vgg_jax import winograd
+from vgg_jax.errors import choose
+
+IMPLEMENTATIONS = ("auto", "lax")
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 _MIN_WINOGRAD_CHANNELS = 32  # below, the transforms cost more than they save
@@ -40,7 +43,11 @@ def conv2d(x: jax.Array, w: jax.Array, *, implementation: str = "auto") -> jax.A
     Returns:
         `[B, H, W, K]` in the dtype of `x`; equal to `lax.conv_general_dilated` to
         rounding (`tests/test_conv.py`).
+
+    Raises:
+        ConfigError: `implementation` is unknown.
     """
+    choose(IMPLEMENTATIONS, implementation, "model.conv")
     if implementation == "lax" or jax.default_backend() != "cpu":
         return _plain(x, w)
     return _on_cpu(x, w)(x, w)

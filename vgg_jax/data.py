@@ -1,7 +1,9 @@
 """Data sets by name: where they are, how they are split, that they are whole."""
 
+import functools
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -70,23 +72,7 @@ def load(
         RunError: the data set is corrupt or can be found nowhere.
     """
     builder = find(name, data_dir=data_dir, archive_dir=archive_dir, report=report)
-    records: dict[str, decode.Records] = {}
-
-    def fetch(split):
-        if split not in records:
-            records[split] = decode.read(builder, split, size=size, report=report)
-            if name in cifar10.SHA256:
-                order = np.argsort(records[split].ids)
-                images, labels = (a[order] for a in records[split][:2])
-                try:
-                    cifar10.verify(split, images, labels, name=name)
-                except RunError as error:
-                    raise RunError(
-                        f"{builder.data_path}: {error}; remove this directory and "
-                        "prepare the set again"
-                    ) from error
-        return records[split]
-
+    fetch = functools.cache(partial(_whole, builder, size=size, report=report))
     spans = {"train": _spans(builder, train, "data.train")}
     spans["test"] = _spans(builder, test, "data.test")
     if validation == "blog":
@@ -97,7 +83,7 @@ def load(
     splits = {role: _gather(span, fetch) for role, span in spans.items()}
     return Dataset(
         name=name,
-        classes=tuple(builder.info.features[_label_key(builder)].names),
+        classes=tuple(builder.info.features[decode.feature_keys(builder)[1]].names),
         train=splits["train"],
         validation=splits.get("validation"),
         test=splits["test"],
@@ -107,6 +93,11 @@ def load(
 def find(name, *, data_dir="", archive_dir="", report=print):
     """The prepared TFDS builder called `name`; see `load`."""
     if name == "cifar10_sample":
+        if not _versions(SAMPLE_DIR / name):
+            raise RunError(
+                f"{name} is not in {SAMPLE_DIR}: it comes with a checkout of the "
+                "repository, not with an installed package"
+            )
         return _open(SAMPLE_DIR / name)
     root = Path(
         data_dir or os.environ.get("TFDS_DATA_DIR") or tfds.core.constants.DATA_DIR
@@ -118,8 +109,9 @@ def find(name, *, data_dir="", archive_dir="", report=print):
         there = sorted(p.name for p in root.glob("*") if _versions(p))
         raise ConfigError(
             f"data.name={name!r} is not in {root} (there: {', '.join(there) or 'none'})"
-            f"; prepare it with `tfds build {name} --file_format=array_record "
-            f"--data_dir={root}`, or name another directory with --config.data.data_dir"
+            f"; prepare it (with TensorFlow) by `tfds build {name} "
+            f"--file_format=array_record --data_dir={root}`, or name another directory "
+            "with --config.data.data_dir"
         )
     return _open(root / name)
 
@@ -145,8 +137,20 @@ def _open(path):
     return builder
 
 
-def _label_key(builder):
-    return (builder.info.supervised_keys or ("image", "label"))[1]
+def _whole(builder, split, *, size, report):
+    """The records of a whole split, their sums checked where they are known."""
+    records = decode.read(builder, split, size=size, report=report)
+    if builder.name in cifar10.SHA256:
+        order = np.argsort(records.ids)
+        images, labels = records.images[order], records.labels[order]
+        try:
+            cifar10.verify(split, images, labels, name=builder.name)
+        except RunError as error:
+            raise RunError(
+                f"{builder.data_path}: {error}; remove this directory and prepare the "
+                "set again"
+            ) from error
+    return records
 
 
 def _spans(builder, spec, field) -> dict[str, np.ndarray]:

@@ -51,8 +51,15 @@ def read(
         ConfigError: not an image-classification set, or `size` is missing.
         RunError: a file is corrupt or truncated.
     """
-    keys = _features(builder, size)
-    cached = cache.directory() / "decoded" / f"{_fingerprint(builder, split, size)}.npz"
+    keys = _check_features(builder, size)
+    try:
+        name = f"{_fingerprint(builder, split, size)}.npz"
+    except OSError as error:
+        raise RunError(
+            f"{builder.data_path}: a file of split {split!r} is missing ({error}): "
+            "remove this directory and prepare the set again"
+        ) from error
+    cached = cache.directory() / "decoded" / name
     try:
         with np.load(cached) as arrays:  # zip members carry a CRC
             return Records(arrays["images"], arrays["labels"], arrays["ids"])
@@ -69,10 +76,15 @@ def read(
     return records
 
 
-def _features(builder, size) -> tuple[str, str]:
-    """Names of the image and the label feature, checked."""
+def feature_keys(builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
+    """Names of the image and the label feature."""
+    return builder.info.supervised_keys or ("image", "label")
+
+
+def _check_features(builder, size) -> tuple[str, str]:
+    """`feature_keys` of a set that can be trained on."""
     name, features = builder.name, builder.info.features
-    image, label = builder.info.supervised_keys or ("image", "label")
+    image, label = feature_keys(builder)
     kinds = {
         image: tfds.features.Image,
         label: tfds.features.ClassLabel,

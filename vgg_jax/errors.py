@@ -6,9 +6,11 @@ class UserError(Exception):
 
     Attributes:
       exit_code: status the program ends with.
+      label: what the line begins with.
     """
 
     exit_code = 1
+    label = "error"
 
 
 class RunError(UserError):

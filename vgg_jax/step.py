@@ -21,7 +21,8 @@ class Recipe(NamedTuple):
         augment: image transforms.
         optimizer: takes the extra argument `learning_rate` (`optimizer.sgd`).
         schedule: learning rate by number of updates, before the plateau's scale.
-        plateau: reduces the learning rate between epochs; its scale stays 1 if unused.
+        plateau: reduces the learning rate between epochs; None where none does.
+        monitor: the epoch's value that the plateau looks at.
         label_smoothing: in [0, 1).
         ema_decay: of the averaged weights that evaluation uses; 0 is off.
     """
@@ -30,7 +31,8 @@ class Recipe(NamedTuple):
     augment: Augment
     optimizer: optax.GradientTransformationExtraArgs
     schedule: optax.Schedule
-    plateau: Plateau
+    plateau: Plateau | None = None
+    monitor: str = "val_loss"
     label_smoothing: float = 0.0
     ema_decay: float = 0.0
 
@@ -46,7 +48,7 @@ class TrainState(struct.PyTreeNode):
         batch_stats: running mean and variance; empty without batch norm.
         ema: averaged `params`; empty without averaging.
         opt_state: of `Recipe.optimizer`.
-        plateau: of `Recipe.plateau`.
+        plateau: of `Recipe.plateau`; empty without one.
         sums: training metrics of the epoch so far.
     """
 
@@ -82,9 +84,15 @@ def init(recipe: Recipe, *, seed: int, image_shape: tuple[int, ...]) -> TrainSta
         batch_stats=variables.get("batch_stats", {}),
         ema=jax.tree.map(jnp.copy, params) if recipe.ema_decay else {},
         opt_state=recipe.optimizer.init(params),
-        plateau=recipe.plateau.init(),
+        plateau=recipe.plateau.init() if recipe.plateau else (),
         sums=Sums.zero(),
     )
+
+
+def learning_rate(recipe: Recipe, step: jax.Array, plateau) -> jax.Array:
+    """Learning rate of update number `step` (from 0)."""
+    rate = recipe.schedule(step)
+    return rate * plateau.scale if recipe.plateau else rate
 
 
 def train_step(
@@ -122,9 +130,9 @@ def train_step(
 
     gradient = jax.value_and_grad(loss_of, has_aux=True)
     (loss, (losses, logits, updated)), grads = gradient(state.params)
-    learning_rate = recipe.schedule(state.step) * state.plateau.scale
+    rate = learning_rate(recipe, state.step, state.plateau)
     updates, opt_state = recipe.optimizer.update(
-        grads, state.opt_state, state.params, learning_rate=learning_rate
+        grads, state.opt_state, state.params, learning_rate=rate
     )
     params = optax.apply_updates(state.params, updates)
     ema = state.ema
@@ -140,7 +148,7 @@ def train_step(
         sums=state.sums + sums,
     )
     accuracy = sums.top1 / sums.count
-    return state, {"loss": loss, "accuracy": accuracy, "learning_rate": learning_rate}
+    return state, {"loss": loss, "accuracy": accuracy, "learning_rate": rate}
 
 
 def eval_step(
@@ -152,10 +160,11 @@ def eval_step(
     return Sums.of(losses, logits, batch["label"]), confusion(logits, batch["label"])
 
 
-def end_epoch(recipe: Recipe, state: TrainState, monitored: float) -> TrainState:
+def end_epoch(
+    recipe: Recipe, state: TrainState, values: dict[str, float]
+) -> TrainState:
     """Counts the epoch, shows the plateau its value and starts new training sums."""
-    return state.replace(
-        epochs=state.epochs + 1,
-        plateau=recipe.plateau.update(state.plateau, monitored),
-        sums=Sums.zero(),
-    )
+    plateau = state.plateau
+    if recipe.plateau:
+        plateau = recipe.plateau.update(plateau, values[recipe.monitor])
+    return state.replace(epochs=state.epochs + 1, plateau=plateau, sums=Sums.zero())

@@ -1,28 +1,21 @@
 """The run: train, validate, keep checkpoints, test once at the end."""
 
-import contextlib
-import dataclasses
 import json
 import time
 from collections import deque
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from vgg_jax import backend, batches, data, metrics, progress, recipe, step
+from vgg_jax import backend, batches, metrics, progress, step
 from vgg_jax import config as config_lib
 from vgg_jax import log as log_lib
 from vgg_jax import workdir as workdir_lib
-from vgg_jax.checkpoint import Checkpoints, NotFinite, number
+from vgg_jax.checkpoint import NotFinite, number
 from vgg_jax.errors import RunError
-from vgg_jax.evaluate import Evaluation, evaluate
-from vgg_jax.interrupt import Interrupt
-from vgg_jax.profile import Profile
+from vgg_jax.run import opened
 
 _IN_FLIGHT = 2  # steps dispatched ahead of the one whose metrics are read
 
@@ -30,47 +23,11 @@ _IN_FLIGHT = 2  # steps dispatched ahead of the one whose metrics are read
 class Stopped(RunError):
     """SIGINT or SIGTERM ended the run; its state is saved."""
 
+    label = "stopped"
+
     def __init__(self, message: str, signal: int):
         super().__init__(message)
         self.exit_code = 128 + signal
-
-
-@dataclasses.dataclass
-class Run:
-    """What the parts of a run share. The state itself is passed along."""
-
-    config: ConfigDict
-    dataset: data.Dataset
-    recipe: step.Recipe
-    steps_per_epoch: int
-    checkpoints: Checkpoints
-    log: log_lib.MetricLog
-    display: progress.Display
-    stop: Interrupt
-    profile: Profile
-
-    def __post_init__(self):
-        self.train_step = jax.jit(
-            partial(step.train_step, self.recipe), donate_argnums=0
-        )
-        self.eval_step = jax.jit(partial(step.eval_step, self.recipe))
-        self.saved_at = time.monotonic()
-
-    def evaluate(self, name: str, variables: Any) -> Evaluation | None:
-        split = getattr(self.dataset, name)
-        return evaluate(
-            self.eval_step,
-            variables,
-            split,
-            batch_size=self.config.eval_batch_size,
-            report=lambda done: self.display.evaluate(name, done, len(split)),
-            stop=self.stop,
-        )
-
-    def save(self, state: step.TrainState, values: dict | None = None) -> bool:
-        self.saved_at = time.monotonic()
-        kept = {k: values[k] for k in ("loss", "accuracy")} if values else None
-        return self.checkpoints.save(state, kept)
 
 
 def train(config: ConfigDict, workdir: Path, console: Console | None = None) -> dict:
@@ -91,40 +48,11 @@ def train(config: ConfigDict, workdir: Path, console: Console | None = None) -> 
             progress.say(console, f"{workdir} is finished; its result:")
             result = json.loads(file.read_text())
         else:
-            with _open(config, workdir, console) as (run, state):
+            with opened(config, workdir, console) as (run, state):
                 result = _test(run, _fit(run, state))
             log_lib.write_atomically(file, json.dumps(result, indent=2) + "\n")
         progress.show_result(console, result)
         return result
-
-
-@contextlib.contextmanager
-def _open(config, workdir, console):
-    """Everything made or opened for a run, and its first or last saved state."""
-    say = partial(progress.say, console)
-    dataset = data.load(**config.data, size=config.augment.resize, report=say)
-    made = recipe.build(config, dataset)
-    shape = dataset.train.images.shape[1:]
-    state = jax.jit(partial(step.init, made, seed=config.seed, image_shape=shape))()
-    progress.show_start(console, config, workdir, dataset, state.params)
-    checkpoints = Checkpoints(
-        workdir / "checkpoints", monitor=config.checkpoint.monitor
-    )
-    resumed = checkpoints.restore_latest(state, report=say)
-    state = state if resumed is None else resumed
-    if resumed is not None:
-        say(f"resuming after step {state.step:,} (epoch {state.epochs} done)")
-    steps = batches.steps_per_epoch(
-        len(dataset.train), config.batch_size, config.remainder
-    )
-    display = progress.Display(console, epochs=config.epochs, steps_per_epoch=steps)
-    log = log_lib.MetricLog(workdir, step=int(state.step), epochs=int(state.epochs))
-    profile = Profile(workdir / "profile", config.profile)
-    parts = (checkpoints, log, display)
-    with contextlib.ExitStack() as stack, Interrupt() as stop, display:
-        for part in (checkpoints, log, profile):
-            stack.callback(part.close)
-        yield Run(config, dataset, made, steps, *parts, stop, profile), state
 
 
 def _fit(run, state):
@@ -132,23 +60,23 @@ def _fit(run, state):
     try:
         while state.epochs < run.config.epochs and not run.stop():
             start = time.monotonic()
-            first = int(state.step)
+            seen = float(state.sums.count)  # of this epoch, before a stop
             state = _train_epoch(run, state)
             if not run.stop():
-                images = (int(state.step) - first) * run.config.batch_size
-                state = _end_epoch(run, state, images, start)
+                state = _end_epoch(run, state, seen, start)
         run.checkpoints.wait()
         if run.stop() and run.checkpoints.latest() != number(state):
             run.save(state)
     except NotFinite as error:
         run.checkpoints.wait()
+        good = run.checkpoints.latest()
+        where = f"is {run.checkpoints.directory / str(good)}" if good else "is none"
         raise NotFinite(
-            f"{error}; the last good checkpoint is "
-            f"{run.checkpoints.directory / str(run.checkpoints.latest())}. Lower lr "
-            f"(now {run.config.lr:g}), warm up, or set optimizer.clip_norm"
+            f"{error}; the last good checkpoint {where}. Lower lr (now "
+            f"{run.config.lr:g}), warm up, or set optimizer.clip_norm"
         ) from error
     run.checkpoints.wait()
-    _raise_if_stopped(run, f"stopped after step {state.step:,}, saved")
+    _raise_if_stopped(run, f"after step {state.step:,}, saved")
     return state
 
 
@@ -201,9 +129,10 @@ def _read(run, epoch, pending, leave):
             run.log.write("step", {"step": updates, **values})
 
 
-def _end_epoch(run, state, images, start):
+def _end_epoch(run, state, seen, start):
     """Validation, plateau, one row, checkpoint; nothing of it if a signal comes."""
-    trained = time.monotonic()
+    seconds = time.monotonic() - start
+    images = float(state.sums.count) - seen
     values = {f"train_{k}": v for k, v in state.sums.means().items()}
     validation = None
     if run.dataset.validation is not None:
@@ -216,13 +145,13 @@ def _end_epoch(run, state, images, start):
         "step": int(state.step),
         "epoch": int(state.epochs) + 1,
         "learning_rate": float(
-            run.recipe.schedule(state.step - 1) * state.plateau.scale
+            step.learning_rate(run.recipe, state.step - 1, state.plateau)
         ),
         **values,
-        "images_per_second": images / max(trained - start, 1e-9),
+        "images_per_second": images / max(seconds, 1e-9),
         "seconds": time.monotonic() - start,
     }
-    state = step.end_epoch(run.recipe, state, values[run.config.schedule.monitor])
+    state = step.end_epoch(run.recipe, state, values)
     run.log.write("epoch", row)
     best = run.save(state, validation and validation._asdict())
     run.display.row(row, best=best)
@@ -232,9 +161,9 @@ def _end_epoch(run, state, images, start):
 def _test(run, state):
     """Reads the test split, once, with the weights the config names."""
     if run.config.test_with == "best":
-        state = run.checkpoints.restore(run.checkpoints.best(), state)
+        state = run.checkpoints.restore_best(state, report=run.display.say)
     test = run.evaluate("test", state.variables)
-    _raise_if_stopped(run, "stopped before the test")
+    _raise_if_stopped(run, "before the test")
     epochs = [row for row in log_lib.read(run.log.workdir) if row["kind"] == "epoch"]
     return {
         "test": {

@@ -22,7 +22,7 @@ OPERATIONAL = (
 
 @contextlib.contextmanager
 def claim(path: Path, config: dict[str, Any]) -> Iterator[None]:
-    """Holds `path` for a run of `config`; writes `config.json` into it.
+    """Holds `path` for a run of `config`; `record` makes it that run's.
 
     Args:
         path: created if missing.
@@ -49,8 +49,13 @@ def claim(path: Path, config: dict[str, Any]) -> Iterator[None]:
                 "another with --workdir=DIR"
             ) from error
         _check_same(path, config)
-        write_atomically(path / "config.json", json.dumps(config, indent=2) + "\n")
         yield
+
+
+def record(path: Path, config: dict[str, Any]) -> None:
+    """Writes `config.json`. Call once the config has proved good, not before: what
+    failed at once must not stand in the way of its correction."""
+    write_atomically(path / "config.json", json.dumps(config, indent=2) + "\n")
 
 
 def _check_same(path, config):
