@@ -2,11 +2,11 @@
 
 Stride 1, zero padding that keeps the size ("SAME"), odd square kernels, NHWC / HWIO.
 GPU and TPU get `lax.conv_general_dilated` and nothing else. XLA:CPU needs help, by
-shape and type (RESULTS.md has the measurements):
+shape and type (`benchmarks/layers.py` measures it, RESULTS.md has the table):
 
 * 1x1 kernels and 1x1 maps are one matrix product.
 * Maps smaller than the kernel (VGG's 2x2 at 32 px) fall to scalar loops in XLA:CPU,
-  200x slower than the other layers: written as matrix products here.
+  over 100x slower than the other layers: written as matrix products here.
 * bfloat16: XLA hands forward convolutions to oneDNN (`backend.py` sets the flag), but
   not the transposed ones autodiff makes, so the input gradient is spelled as a forward
   convolution with the flipped kernel.
