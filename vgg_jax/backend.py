@@ -23,21 +23,22 @@ _BFLOAT16_CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
 def configure() -> None:
     """Prepares JAX for this machine. Call before the first array is made.
 
-    * Adds oneDNN to XLA_FLAGS where this jaxlib knows the flag; an unknown one would
-      abort the process. A choice already in XLA_FLAGS wins.
+    * Adds oneDNN to XLA_FLAGS on a CPU with bfloat16, where this jaxlib knows the
+      flag; an unknown one would abort the process. A choice in XLA_FLAGS wins.
     * Keeps compiled programs in `~/.cache/vgg_jax/xla` (or wherever
       JAX_COMPILATION_CACHE_DIR says), for the next start.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     name = _ONEDNN_FLAG.decode()
-    if name not in flags and _jaxlib_contains(_ONEDNN_FLAG):
+    wanted = _has_bfloat16() and name not in flags
+    if wanted and _jaxlib_contains(_ONEDNN_FLAG):
         os.environ["XLA_FLAGS"] = f"{flags} --{name}=true".strip()
     if not jax.config.jax_compilation_cache_dir:
         jax.config.update("jax_compilation_cache_dir", str(cache.directory() / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
-    # jaxlib 0.12 cannot serialise oneDNN's convolutions: programs with one (those in
-    # bfloat16 on CPU) are compiled at every start.
+    # jaxlib 0.12 cannot serialise oneDNN's convolutions: programs with one (bfloat16
+    # and a few float32 ones, on a CPU with the flag) are compiled at every start.
     warnings.filterwarnings("ignore", "Error writing persistent compilation cache")
 
 
@@ -58,8 +59,13 @@ def compute_dtype(name: str) -> str:
     """
     if name != "auto":
         return name
-    fast = _BFLOAT16_CPU_FLAGS.intersection(_cpuinfo("flags").split())
-    return "bfloat16" if fast or jax.default_backend() != "cpu" else "float32"
+    fast = _has_bfloat16() or jax.default_backend() != "cpu"
+    return "bfloat16" if fast else "float32"
+
+
+def _has_bfloat16() -> bool:
+    """Whether the CPU multiplies bfloat16 in hardware."""
+    return not _BFLOAT16_CPU_FLAGS.isdisjoint(_cpuinfo("flags").split())
 
 
 def _cpuinfo(key: str) -> str:
