@@ -1,0 +1,60 @@
+"""Keras 3 on TensorFlow, the blog's stack: `tf.function`, XLA or not."""
+
+import os
+
+from serve import job, serve
+
+todo = job()
+os.environ.update(KERAS_BACKEND="tensorflow", TF_CPP_MIN_LOG_LEVEL="2")
+
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+import tensorflow as tf  # noqa: E402
+from keras import layers  # noqa: E402
+
+WIDTHS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0)
+
+
+def network():
+    x = inputs = keras.Input((todo["size"], todo["size"], 3))
+    for width in WIDTHS:
+        if not width:
+            x = layers.MaxPooling2D()(x)
+            continue
+        x = layers.Conv2D(width, 3, padding="same")(x)
+        if todo["batch_norm"]:
+            x = layers.BatchNormalization()(x)
+        x = layers.ReLU()(x)
+    x = layers.Dense(10, dtype="float32")(layers.GlobalAveragePooling2D()(x))
+    return keras.Model(inputs, x)
+
+
+def main():
+    low = todo["dtype"] == "bfloat16"
+    keras.config.set_dtype_policy("mixed_bfloat16" if low else "float32")
+    model = network()
+    model.compile(
+        keras.optimizers.SGD(1e-3, momentum=0.9, weight_decay=5e-4),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        jit_compile=todo["compile"],
+    )
+    numbers = np.random.default_rng(0)
+    shape = (todo["batch"], todo["size"], todo["size"], 3)
+    images = tf.constant(numbers.normal(size=shape).astype(np.float32))
+    labels = tf.constant(numbers.integers(0, 10, todo["batch"]))
+    infer = tf.function(
+        lambda x: model(x, training=False), jit_compile=todo["compile"]
+    )
+
+    def train_steps(n):  # what `fit` runs for each batch
+        for _ in range(n):
+            model.train_on_batch(images, labels)
+
+    def infer_steps(n):
+        for _ in range(n):
+            infer(images).numpy()
+
+    serve(train_steps if todo["mode"] == "train" else infer_steps, version=tf.__version__)
+
+
+main()

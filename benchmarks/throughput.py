@@ -1,0 +1,196 @@
+"""Images per second of a training or inference step, beside its peers.
+
+Every peer is a process of its own (`peers/`), in its own environment, with the same
+network, batch and type. All are built and warmed up first; then they take turns
+(A B C, A B C, ...), one at a time, so that a noisy machine is noisy for all. Printed
+are medians over the rounds, the ratio to `vgg_jax` round by round (median, least,
+most), and the model FLOP (3 x 2 MAC an image in training, 2 MAC in inference) as a
+share of the matrix-product peak measured in the same rounds.
+
+    python -m benchmarks.throughput                    # VGG-16 D, 32 px, batch 128
+    python -m benchmarks.throughput --batch_norm
+    python -m benchmarks.throughput --peers vgg_jax --batches 8,32,128,512
+
+Environments of the peers that need one (a peer without its own is skipped):
+
+    python3.11 -m venv benchmarks/envs/torch
+    benchmarks/envs/torch/bin/pip install torch==2.13.0 numpy
+    python3.11 -m venv benchmarks/envs/keras
+    benchmarks/envs/keras/bin/pip install keras tensorflow
+"""
+
+import argparse
+import dataclasses
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from vgg_jax import backend, layers
+
+_HERE = Path(__file__).parent
+_ENVIRONMENTS = _HERE / "envs"
+
+
+@dataclasses.dataclass(frozen=True)
+class Peer:
+    """A program of `peers/`, the environment it needs ("" is ours), its settings."""
+
+    program: str
+    environment: str = ""
+    settings: tuple[tuple[str, object], ...] = ()
+    xla_flags: str = ""
+
+    def python(self) -> Path:
+        if not self.environment:
+            return Path(sys.executable)
+        return _ENVIRONMENTS / self.environment / "bin" / "python"
+
+
+_ONEDNN = "--xla_cpu_experimental_onednn_custom_call=true"
+_EAGER, _COMPILE = (("compile", False),), (("compile", True),)
+OURS = "vgg_jax"
+PEERS = {
+    OURS: Peer("ours.py"),
+    "flax": Peer("flax_linen.py"),
+    "flax+onednn": Peer("flax_linen.py", xla_flags=_ONEDNN),
+    "torch": Peer("pytorch.py", "torch", _EAGER),
+    "torch.compile": Peer("pytorch.py", "torch", _COMPILE),
+    "keras": Peer("keras_tensorflow.py", "keras", _EAGER),
+    "keras+xla": Peer("keras_tensorflow.py", "keras", _COMPILE),
+}
+_PEAK = Peer("peak.py")
+
+
+class Process:
+    """A peer at work on a job."""
+
+    def __init__(self, peer: Peer, job: dict):
+        environ = {**os.environ, "PYTHONPATH": str(_HERE.parent)}
+        if peer.xla_flags:
+            environ["XLA_FLAGS"] = peer.xla_flags
+        self._process = subprocess.Popen(
+            [
+                peer.python(),
+                _HERE / "peers" / peer.program,
+                json.dumps({**job, **dict(peer.settings)}),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE if "VERBOSE" not in os.environ else None,
+            text=True,
+            env=environ,
+        )
+        self.facts = self._answer()
+        self.seconds = []  # of a step, one entry a round
+
+    def _answer(self):
+        line = self._process.stdout.readline()
+        if not line:
+            errors = self._process.communicate()[1] or "(VERBOSE is set: see above)"
+            raise RuntimeError(errors.strip().splitlines()[-1])
+        return json.loads(line)
+
+    def ask(self, steps: int) -> float:
+        """Seconds a step, over `steps` steps."""
+        self._process.stdin.write(f"{steps}\n")
+        self._process.stdin.flush()
+        return self._answer()["seconds"] / steps
+
+    def close(self):
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def measure(names: list[str], job: dict, *, rounds: int, seconds: float) -> dict:
+    """Runs the peers in turn; `{name: Process}`, closed, with their times.
+
+    Args:
+        names: of `PEERS`; those that cannot run are skipped with a message.
+        job: `mode`, `dtype`, `batch_norm`, `batch`, `size`, `variant`, `width`.
+        rounds: turns of each peer.
+        seconds: least length of a turn.
+    """
+    running = {}
+    for name, peer in {**{n: PEERS[n] for n in names}, "peak": _PEAK}.items():
+        if not peer.python().exists():
+            print(f"  {name}: skipped, no environment {peer.environment!r} (see --help)")
+            continue
+        try:
+            running[name] = Process(peer, job)
+        except RuntimeError as error:
+            print(f"  {name}: skipped, it failed: {error}")
+    counts = {n: max(1, round(seconds / p.ask(2))) for n, p in running.items()}
+    for _ in range(rounds):
+        for name, process in running.items():
+            process.seconds.append(process.ask(counts[name]))
+    for process in running.values():
+        process.close()
+    return running
+
+
+def table(running: dict, job: dict) -> list[str]:
+    """Lines of text: one a peer."""
+    macs = layers.total(layers.table(job["variant"], size=job["size"],
+                                     width=job["width"], hidden=(), classes=10)).macs
+    flop = 2 * macs * job["batch"] * (3 if job["mode"] == "train" else 1)
+    peak = running["peak"]
+    peak_rate = peak.facts["flop_per_step"] / min(peak.seconds)
+    lines = [f"  matrix-product peak {peak_rate / 1e9:,.0f} GFLOP/s"]
+    for name, process in running.items():
+        if name == "peak":
+            continue
+        step = statistics.median(process.seconds)
+        line = (
+            f"  {name:14} {job['batch'] / step:9,.1f} images/s {1e3 * step:9,.1f} ms "
+            f"{flop / step / 1e9:7,.0f} GFLOP/s {flop / step / peak_rate:6.1%} of peak"
+        )
+        if name != OURS and OURS in running:
+            pairs = zip(process.seconds, running[OURS].seconds, strict=True)
+            ratios = sorted(theirs / ours for theirs, ours in pairs)
+            line += (
+                f"   {OURS} is {statistics.median(ratios):6.2f}x "
+                f"({ratios[0]:.2f} ... {ratios[-1]:.2f})"
+            )
+        lines.append(line + f"   first step {process.facts['first_seconds']:.1f} s")
+    return lines
+
+
+def _list(kind):
+    return lambda text: [kind(item) for item in text.split(",")]
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--peers", type=_list(str), default=list(PEERS))
+    parser.add_argument("--modes", type=_list(str), default=["train", "infer"])
+    parser.add_argument("--dtypes", type=_list(str), default=["bfloat16", "float32"])
+    parser.add_argument("--batches", type=_list(int), default=[128])
+    parser.add_argument("--sizes", type=_list(int), default=[32], help="pixels")
+    parser.add_argument("--widths", type=_list(float), default=[1.0])
+    parser.add_argument("--variants", type=_list(str), default=["D"])
+    parser.add_argument("--batch_norm", action="store_true")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=3.0, help="of a turn")
+    options = parser.parse_args()
+    print({k: v for k, v in backend.environment().items()}, flush=True)
+    for variant, width, size, batch, dtype, mode in itertools.product(
+        options.variants, options.widths, options.sizes, options.batches,
+        options.dtypes, options.modes,
+    ):  # fmt: skip
+        job = {"mode": mode, "dtype": dtype, "batch_norm": options.batch_norm,
+               "batch": batch, "size": size, "variant": variant, "width": width}  # fmt: skip
+        print(" ".join(f"{k}={v}" for k, v in job.items()), flush=True)
+        running = measure(
+            options.peers, job, rounds=options.rounds, seconds=options.seconds
+        )
+        print(*table(running, job), sep="\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()
