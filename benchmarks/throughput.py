@@ -42,7 +42,7 @@ class Peer:
     program: str
     environment: str = ""
     settings: tuple[tuple[str, object], ...] = ()
-    xla_flags: str = ""
+    environ: tuple[tuple[str, str], ...] = ()
 
     def python(self) -> Path:
         if not self.environment:
@@ -50,17 +50,26 @@ class Peer:
         return _ENVIRONMENTS / self.environment / "bin" / "python"
 
 
-_ONEDNN = "--xla_cpu_experimental_onednn_custom_call=true"
+# What `backend.configure` sets for us, for the peers.
+_ONEDNN = ("XLA_FLAGS", "--xla_cpu_experimental_onednn_custom_call=true")
+_MALLOC = (
+    "GLIBC_TUNABLES",
+    "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=2147483647:"
+    "glibc.malloc.arena_max=1",
+)
 _EAGER, _COMPILE = (("compile", False),), (("compile", True),)
 OURS = "vgg_jax"
 PEERS = {
     OURS: Peer("ours.py"),
     "flax": Peer("flax_linen.py"),
-    "flax+onednn": Peer("flax_linen.py", xla_flags=_ONEDNN),
+    "flax tuned": Peer("flax_linen.py", environ=(_ONEDNN, _MALLOC)),
     "torch": Peer("pytorch.py", "torch", _EAGER),
+    "torch tuned": Peer("pytorch.py", "torch", _EAGER, (_MALLOC,)),
     "torch.compile": Peer("pytorch.py", "torch", _COMPILE),
+    "torch.compile tuned": Peer("pytorch.py", "torch", _COMPILE, (_MALLOC,)),
     "keras": Peer("keras_tensorflow.py", "keras", _EAGER),
-    "keras+xla": Peer("keras_tensorflow.py", "keras", _COMPILE),
+    "keras tuned": Peer("keras_tensorflow.py", "keras", _EAGER, (_MALLOC,)),
+    "keras xla": Peer("keras_tensorflow.py", "keras", _COMPILE),
 }
 _PEAK = Peer("peak.py")
 
@@ -69,9 +78,7 @@ class Process:
     """A peer at work on a job."""
 
     def __init__(self, peer: Peer, job: dict):
-        environ = {**os.environ, "PYTHONPATH": str(_HERE.parent)}
-        if peer.xla_flags:
-            environ["XLA_FLAGS"] = peer.xla_flags
+        environ = {**os.environ, "PYTHONPATH": str(_HERE.parent), **dict(peer.environ)}
         self._process = subprocess.Popen(
             [
                 peer.python(),
@@ -145,7 +152,7 @@ def table(running: dict, job: dict) -> list[str]:
             continue
         step = statistics.median(process.seconds)
         line = (
-            f"  {name:14} {job['batch'] / step:9,.1f} images/s {1e3 * step:9,.1f} ms "
+            f"  {name:20} {job['batch'] / step:9,.1f} images/s {1e3 * step:9,.1f} ms "
             f"{flop / step / 1e9:7,.0f} GFLOP/s {flop / step / peak_rate:6.1%} of peak"
         )
         if name != OURS and OURS in running:

@@ -26,7 +26,7 @@ IMPLEMENTATIONS = ("auto", "lax")
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 _MIN_WINOGRAD_CHANNELS = 32  # below, the transforms cost more than they save
-_SAFE_BATCH = 16  # see _flipped_backward
+_TRANSPOSED = (((0,), (0,)), ((), ()))  # a.T @ b
 _MAX_WINOGRAD_WASTE = 2.0  # padded area / area up to which Winograd still wins
 
 
@@ -136,15 +136,45 @@ def _flipped_forward(x, w):
 def _flipped_backward(residuals, g):
     x, w = residuals
     dx = _plain(g, jnp.swapaxes(w[::-1, ::-1], 2, 3))
-    # In the weight gradient the batch plays the input channels. With 2 ... 12 of them
-    # and a map of 16x16 or more, jaxlib 0.12's oneDNN call returns garbage on AMX.
-    # Zero images change nothing else.
-    x, g = (
-        jnp.pad(a, ((0, -a.shape[0] % _SAFE_BATCH), (0, 0), (0, 0), (0, 0)))
-        for a in (x, g)
-    )
-    (dw,) = jax.vjp(partial(_plain, x), w)[1](g)
-    return dx, dw
+    return dx, _kernel_gradient(x, g, w.shape[0])
+
+
+def _shifted(x, by, axis):
+    """`x` moved by so many pixels along an axis, zeros moving in."""
+    config = [(0, 0, 0)] * x.ndim
+    config[axis] = (by, -by, 0)
+    return lax.pad(x, jnp.zeros((), x.dtype), config)
+
+
+def _kernel_gradient(x, g, kernel):
+    """`dw[i, j] = sum x[h + i - r, w + j - r] g[h, w]`: a matrix product for each i.
+
+    The image moves sideways, the cotangent up and down, so that a row of kernel
+    positions is one product with a long contraction.
+    """
+    r, channels, features = kernel // 2, x.shape[-1], g.shape[-1]
+    moves = range(-r, r + 1)
+    x = jnp.concatenate([_shifted(x, -j, 2) for j in moves], -1)
+    x = x.reshape(-1, kernel * channels)
+    rows = [
+        lax.dot_general(x, _shifted(g, i, 1).reshape(-1, features), _TRANSPOSED)
+        for i in moves
+    ]
+    return jnp.stack(rows).reshape(kernel, kernel, channels, features)
 
 
 _flipped.defvjp(_flipped_forward, _flipped_backward)
+
+
+@jax.custom_vjp
+def _add_bias(y, b):
+    return y + b
+
+
+def _bias_backward(_, g):
+    # XLA:CPU sums over all axes but the last by loops that are not vectorised.
+    g_flat = g.reshape(-1, g.shape[-1])
+    return g, jnp.ones(len(g_flat), g.dtype) @ g_flat
+
+
+_add_bias.defvjp(lambda y, b: (y + b, None), _bias_backward)

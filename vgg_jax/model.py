@@ -84,7 +84,7 @@ class Conv(nn.Module):
         w = self.param("kernel", self.kernel_init, shape, jnp.float32)
         b = self.param("bias", nn.initializers.zeros, shape[-1:], jnp.float32)
         x, w, b = (a.astype(self.dtype) for a in (x, w, b))
-        return conv.conv2d(x, w, implementation=self.implementation) + b
+        return conv._add_bias(conv.conv2d(x, w, implementation=self.implementation), b)
 
 
 class Activations(nn.Module):
