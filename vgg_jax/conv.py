@@ -13,7 +13,7 @@ shape and type (`benchmarks/layers.py` measures it, RESULTS.md has the table):
 * float32: Winograd (`winograd.py`).
 """
 
-from functools import partial
+import math
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,8 @@ IMPLEMENTATIONS = ("auto", "lax")
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 _MIN_WINOGRAD_CHANNELS = 32  # below, the transforms cost more than they save
+_FEW_CHANNELS = 8  # up to which the weight gradient gathers all of the image's pixels
+_NARROW, _JOINED = 8, 16  # width below which, and how many, maps are joined
 _TRANSPOSED = (((0,), (0,)), ((), ()))  # a.T @ b
 _MAX_WINOGRAD_WASTE = 2.0  # padded area / area up to which Winograd still wins
 
@@ -66,13 +68,11 @@ def _on_cpu(x, w):
         return _karatsuba2x2
     if max(height, width) < kernel:
         return _dense
-    if x.dtype != jnp.float32:
-        return _flipped
     waste = (height + -height % 4) * (width + -width % 4) / (height * width)
-    if kernel == 3 and channels >= _MIN_WINOGRAD_CHANNELS:
-        if waste <= _MAX_WINOGRAD_WASTE:
+    if kernel == 3 and x.dtype == jnp.float32 and waste <= _MAX_WINOGRAD_WASTE:
+        if channels >= _MIN_WINOGRAD_CHANNELS:
             return _winograd
-    return _plain
+    return _flipped
 
 
 def _pointwise(x, w):
@@ -125,18 +125,35 @@ def _karatsuba2x2(x, w):
 
 @jax.custom_vjp
 def _flipped(x, w):
-    """`_plain`, its input gradient spelled as a forward convolution."""
-    return _plain(x, w)
+    """A convolution whose input gradient is spelled as a forward convolution."""
+    return _side_by_side(x, w)
 
 
 def _flipped_forward(x, w):
-    return _plain(x, w), (x, w)
+    return _side_by_side(x, w), (x, w)
 
 
 def _flipped_backward(residuals, g):
     x, w = residuals
-    dx = _plain(g, jnp.swapaxes(w[::-1, ::-1], 2, 3))
+    dx = _side_by_side(g, jnp.swapaxes(w[::-1, ::-1], 2, 3))
     return dx, _kernel_gradient(x, g, w.shape[0])
+
+
+def _side_by_side(x, w):
+    """`_plain` of narrow maps joined to wide ones, zeros between them.
+
+    oneDNN's AMX kernels work on 16 neighbouring pixels of a row at a time.
+    """
+    (batch, height, width, channels), (kernel, *_, features) = x.shape, w.shape
+    joined = math.gcd(batch, _JOINED)
+    if width >= _NARROW or joined == 1:
+        return _plain(x, w)
+    padded = width + kernel // 2
+    x = jnp.pad(x, ((0, 0), (0, 0), (0, kernel // 2), (0, 0)))
+    x = x.reshape(-1, joined, height, padded, channels).swapaxes(1, 2)
+    y = _plain(x.reshape(-1, height, joined * padded, channels), w)
+    y = y.reshape(-1, height, joined, padded, features).swapaxes(1, 2)
+    return y.reshape(batch, height, padded, features)[:, :, :width]
 
 
 def _shifted(x, by, axis):
@@ -147,20 +164,24 @@ def _shifted(x, by, axis):
 
 
 def _kernel_gradient(x, g, kernel):
-    """`dw[i, j] = sum x[h + i - r, w + j - r] g[h, w]`: a matrix product for each i.
+    """`dw[i, j] = sum x[h + i - r, w + j - r] g[h, w]` as one long matrix product.
 
-    The image moves sideways, the cotangent up and down, so that a row of kernel
-    positions is one product with a long contraction.
+    The image moves sideways and the cotangent up and down, each beside itself; an
+    image of few channels, as the first layer's, moves both ways.
     """
-    r, channels, features = kernel // 2, x.shape[-1], g.shape[-1]
+    (*_, channels), features, r = x.shape, g.shape[-1], kernel // 2
     moves = range(-r, r + 1)
-    x = jnp.concatenate([_shifted(x, -j, 2) for j in moves], -1)
-    x = x.reshape(-1, kernel * channels)
-    rows = [
-        lax.dot_general(x, _shifted(g, i, 1).reshape(-1, features), _TRANSPOSED)
-        for i in moves
-    ]
-    return jnp.stack(rows).reshape(kernel, kernel, channels, features)
+    x = [_shifted(x, -j, 2) for j in moves]
+    if few := channels <= _FEW_CHANNELS:
+        x = [_shifted(part, -i, 1) for i in moves for part in x]
+    else:
+        g = jnp.concatenate([_shifted(g, i, 1) for i in moves], -1)
+    x = jnp.concatenate(x, -1)
+    x, g = (a.reshape(-1, a.shape[-1]) for a in (x, g))
+    dw = lax.dot_general(x, g, _TRANSPOSED)
+    if few:
+        return dw.reshape(kernel, kernel, channels, features)
+    return dw.reshape(kernel, channels, kernel, features).transpose(2, 0, 1, 3)
 
 
 _flipped.defvjp(_flipped_forward, _flipped_backward)

@@ -17,8 +17,8 @@ from vgg_jax.augment import Augment  # noqa: E402
 from vgg_jax.model import VGG  # noqa: E402
 
 
-def main():
-    todo = job()
+def build(todo):
+    """`steps(n)`, which runs n steps, and `compiled()`, the program it runs."""
     batch, size = todo["batch"], todo["size"]
     recipe = step.Recipe(
         model=VGG(
@@ -28,7 +28,6 @@ def main():
             batch_norm=todo["batch_norm"],
             head="compact",
             dtype=jnp.dtype(todo["dtype"]),
-            conv=todo.get("conv", "auto"),
         ),
         augment=Augment(normalize="cifar10"),
         optimizer=optimizer.sgd(),
@@ -59,7 +58,10 @@ def main():
             logits = infer(state.variables, images)
         jax.block_until_ready(logits)
 
-    serve(train_steps if todo["mode"] == "train" else infer_steps)
+    if todo["mode"] == "train":
+        return train_steps, lambda: train.lower(state, data).compile()
+    return infer_steps, lambda: infer.lower(state.variables, images).compile()
 
 
-main()
+if __name__ == "__main__":
+    serve(build(job())[0])
