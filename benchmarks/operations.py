@@ -86,7 +86,7 @@ def main():
             steps(options.steps)
         total = charged(directory)
     origins = names(compiled().as_text())
-    origin_of = lambda op: origins.get(op.split(".clone")[0], "")  # noqa: E731
+    origin_of = lambda op: origins.get(op.split("__onednn")[0], "")  # noqa: E731
     scale = 1e6 * options.steps
     parts = collections.Counter()
     for operation, time in total.items():

@@ -124,7 +124,9 @@ def measure(names: list[str], job: dict, *, rounds: int, seconds: float) -> dict
     running = {}
     for name, peer in {**{n: PEERS[n] for n in names}, "peak": _PEAK}.items():
         if not peer.python().exists():
-            print(f"  {name}: skipped, no environment {peer.environment!r} (see --help)")
+            print(
+                f"  {name}: skipped, no environment {peer.environment!r} (see --help)"
+            )
             continue
         try:
             running[name] = Process(peer, job)
@@ -141,8 +143,11 @@ def measure(names: list[str], job: dict, *, rounds: int, seconds: float) -> dict
 
 def table(running: dict, job: dict) -> list[str]:
     """Lines of text: one a peer."""
-    macs = layers.total(layers.table(job["variant"], size=job["size"],
-                                     width=job["width"], hidden=(), classes=10)).macs
+    macs = layers.total(
+        layers.table(
+            job["variant"], size=job["size"], width=job["width"], hidden=(), classes=10
+        )
+    ).macs
     flop = 2 * macs * job["batch"] * (3 if job["mode"] == "train" else 1)
     peak = running["peak"]
     peak_rate = peak.facts["flop_per_step"] / min(peak.seconds)
@@ -190,8 +195,15 @@ def main():
         options.variants, options.widths, options.sizes, options.batches,
         options.dtypes, options.modes,
     ):  # fmt: skip
-        job = {"mode": mode, "dtype": dtype, "batch_norm": options.batch_norm,
-               "batch": batch, "size": size, "variant": variant, "width": width}  # fmt: skip
+        job = {
+            "mode": mode,
+            "dtype": dtype,
+            "batch_norm": options.batch_norm,
+            "batch": batch,
+            "size": size,
+            "variant": variant,
+            "width": width,
+        }
         print(" ".join(f"{k}={v}" for k, v in job.items()), flush=True)
         running = measure(
             options.peers, job, rounds=options.rounds, seconds=options.seconds

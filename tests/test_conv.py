@@ -50,41 +50,42 @@ SHAPES = sorted(layers(32) | DEEP | ODD)
 
 
 def operands(shape, batch, dtype):
-    """Image, kernel and cotangent, rounded to `dtype`, in `dtype` and in float64."""
+    """Image, kernel, bias, cotangent, rounded to `dtype`: in `dtype` and float64."""
     height, width, channels, features, kernel = shape
     numbers = np.random.default_rng((*shape, batch))
     sizes = (
         (batch, height, width, channels),
         (kernel, kernel, channels, features),
+        (features,),
         (batch, height, width, features),
     )
     rounded = [jnp.asarray(numbers.normal(size=size), dtype) for size in sizes]
     return rounded, [np.asarray(a, np.float64) for a in rounded]
 
 
-def reference(x, w, g):
-    """Value, input gradient and kernel gradient by shifts, in the operands' type."""
+def reference(x, w, b, g):
+    """Value and the three gradients by shifts, in the operands' type."""
     (_, height, width, _), r = x.shape, len(w) // 2
     padded = np.pad(x, ((0, 0), (r, r), (r, r), (0, 0)))
-    y, dx, dw = np.zeros_like(g), np.zeros_like(padded), np.zeros_like(w)
+    y, dx, dw = np.zeros_like(g) + b, np.zeros_like(padded), np.zeros_like(w)
     for i, j in np.ndindex(w.shape[:2]):
         at = np.s_[:, i : i + height, j : j + width]
         y += padded[at] @ w[i, j]
         dx[at] += g @ w[i, j].T
         dw[i, j] = np.tensordot(padded[at], g, ((0, 1, 2), (0, 1, 2)))
-    return y, dx[:, r : r + height, r : r + width], dw
+    return y, dx[:, r : r + height, r : r + width], dw, g.sum((0, 1, 2))
 
 
 @jax.jit
-def value_and_gradients(x, w, g):
-    y, pull = jax.vjp(conv.conv2d, x, w)
+def value_and_gradients(x, w, b, g):
+    y, pull = jax.vjp(conv.conv2d, x, w, b)
     return y, *pull(g)
 
 
 def check(shape, batch, dtype):
     rounded, exact = operands(shape, batch, dtype)
     results = value_and_gradients(*rounded)
-    names = ("value", "input gradient", "kernel gradient")
+    names = ("value", "input gradient", "kernel gradient", "bias gradient")
     for name, got, want in zip(names, results, reference(*exact), strict=True):
         assert got.dtype == dtype and got.shape == want.shape, name
         error = np.linalg.norm(np.asarray(got, np.float64) - want)
@@ -95,6 +96,14 @@ def check(shape, batch, dtype):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_every_layer(shape, dtype):
     check(shape, 2, dtype)
+
+
+@pytest.mark.parametrize("batch", [8, 16, 24])
+@pytest.mark.parametrize(
+    "shape", [(4, 4, 64, 48, 3), (7, 7, 64, 48, 3), (3, 5, 8, 9, 3)]
+)
+def test_narrow_maps_side_by_side(shape, batch):
+    check(shape, batch, "bfloat16")
 
 
 @pytest.mark.parametrize("batch", [1, 3, 5, 7, 9, 11, 12, 16])
@@ -114,9 +123,9 @@ def test_every_batch_size(size, channels, dtype, batch):
 
 def test_reference_sees_a_wrong_gradient():
     """The tolerance leaves no room for one lost pixel."""
-    (x, w, g), exact = operands((32, 32, 64, 64, 3), 2, "float32")
+    (x, *rest), exact = operands((32, 32, 64, 64, 3), 2, "float32")
     want = reference(*exact)[2]
-    got = value_and_gradients(x.at[0, 3, 4].set(0), w, g)[2]
+    got = value_and_gradients(x.at[0, 3, 4].set(0), *rest)[2]
     assert np.linalg.norm(got - want) > 10 * TOLERANCE["float32"] * np.linalg.norm(want)
 
 
@@ -125,8 +134,9 @@ def test_small_float32_maps_avoid_lax_on_cpu(implementation, used):
     """XLA:CPU runs a 3x3 convolution of 2x2 maps 200x slower than the other layers."""
 
     def gradient(x, w):
+        b = jnp.zeros(w.shape[-1:])
         return jax.grad(
-            lambda *a: conv.conv2d(*a, implementation=implementation).sum(), (0, 1)
+            lambda *a: conv.conv2d(*a, b, implementation=implementation).sum(), (0, 1)
         )(x, w)
 
     for channels, features in ((512, 512), (3, 8), (8, 3)):

@@ -7,10 +7,11 @@ shape and type (`benchmarks/layers.py` measures it, RESULTS.md has the table):
 * 1x1 kernels and 1x1 maps are one matrix product.
 * Maps smaller than the kernel (VGG's 2x2 at 32 px) fall to scalar loops in XLA:CPU,
   over 100x slower than the other layers: written as matrix products here.
-* bfloat16: XLA hands forward convolutions to oneDNN (`backend.py` sets the flag), but
-  not the transposed ones autodiff makes, so the input gradient is spelled as a forward
-  convolution with the flipped kernel.
-* float32: Winograd (`winograd.py`).
+* float32, 3x3: Winograd (`winograd.py`).
+* The rest, bfloat16 above all: XLA hands forward convolutions to oneDNN (`backend.py`
+  sets the flag), but not the transposed ones that autodiff makes. So the input gradient
+  is spelled as a forward convolution with the flipped kernel, and the weight gradient
+  as one long matrix product. Narrow maps are joined to wide ones.
 """
 
 import math
@@ -32,12 +33,15 @@ _TRANSPOSED = (((0,), (0,)), ((), ()))  # a.T @ b
 _MAX_WINOGRAD_WASTE = 2.0  # padded area / area up to which Winograd still wins
 
 
-def conv2d(x: jax.Array, w: jax.Array, *, implementation: str = "auto") -> jax.Array:
-    """Convolves with stride 1 and zero padding that keeps the spatial size.
+def conv2d(
+    x: jax.Array, w: jax.Array, b: jax.Array, *, implementation: str = "auto"
+) -> jax.Array:
+    """Convolves with stride 1 and zero padding that keeps the spatial size; adds `b`.
 
     Args:
         x: `[B, H, W, C]`, float32 or bfloat16.
         w: `[k, k, C, K]` with odd k, dtype of `x`.
+        b: `[K]`, dtype of `x`.
         implementation: "auto" picks by `jax.default_backend()`, shape and type when
             traced; "lax" is plain `lax.conv_general_dilated`, as on GPU and TPU
             (on CPU, forward-mode and second derivatives need this one).
@@ -51,8 +55,8 @@ def conv2d(x: jax.Array, w: jax.Array, *, implementation: str = "auto") -> jax.A
     """
     choose(IMPLEMENTATIONS, implementation, "model.conv")
     if implementation == "lax" or jax.default_backend() != "cpu":
-        return _plain(x, w)
-    return _on_cpu(x, w)(x, w)
+        return _plain(x, w) + b
+    return _add_bias(_on_cpu(x, w)(x, w), b)
 
 
 def _plain(x, w):
@@ -192,10 +196,15 @@ def _add_bias(y, b):
     return y + b
 
 
-def _bias_backward(_, g):
-    # XLA:CPU sums over all axes but the last by loops that are not vectorised.
-    g_flat = g.reshape(-1, g.shape[-1])
-    return g, jnp.ones(len(g_flat), g.dtype) @ g_flat
+def _add_bias_forward(y, b):
+    return y + b, None
 
 
-_add_bias.defvjp(lambda y, b: (y + b, None), _bias_backward)
+def _add_bias_backward(_, g):
+    # In the step XLA:CPU sums over all axes but the last by loops that do not
+    # vectorise: a fifth of the step. As a matrix product it costs nothing.
+    flat = g.reshape(-1, g.shape[-1])
+    return g, jnp.ones(len(flat), g.dtype) @ flat
+
+
+_add_bias.defvjp(_add_bias_forward, _add_bias_backward)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from vgg_jax import conv, pool
+from vgg_jax import conv, norm, pool
 from vgg_jax.errors import ConfigError, choose
 
 # The paper's own notation: conv<kernel size>-<channels>, "|" a 2x2 max-pool.
@@ -84,7 +84,7 @@ class Conv(nn.Module):
         w = self.param("kernel", self.kernel_init, shape, jnp.float32)
         b = self.param("bias", nn.initializers.zeros, shape[-1:], jnp.float32)
         x, w, b = (a.astype(self.dtype) for a in (x, w, b))
-        return conv._add_bias(conv.conv2d(x, w, implementation=self.implementation), b)
+        return conv.conv2d(x, w, b, implementation=self.implementation)
 
 
 class Activations(nn.Module):
@@ -174,12 +174,7 @@ class VGG(nn.Module):
                 )(x)
                 x = keep(f"conv{s}_{i}", x)
                 if self.batch_norm:
-                    x = nn.BatchNorm(
-                        use_running_average=not train,
-                        momentum=0.9,
-                        dtype=self.dtype,
-                        name=f"bn{s}_{i}",
-                    )(x)
+                    x = norm.BatchNorm(name=f"bn{s}_{i}")(x, train=train)
                 x = keep(f"relu{s}_{i}", nn.relu(x))
             x = choose(POOLS, self.pool, "model.pool")(x)
             x = keep(f"pool{s}", x)

@@ -29,7 +29,10 @@ class VGG16(nn.Module):
 
 
 def main():
-    model, tx = VGG16(), optax.chain(optax.add_decayed_weights(5e-4), optax.sgd(1e-3, 0.9))
+    model, tx = (
+        VGG16(),
+        optax.chain(optax.add_decayed_weights(5e-4), optax.sgd(1e-3, 0.9)),
+    )
     numbers = np.random.default_rng(0)
     shape = (todo["batch"], todo["size"], todo["size"], 3)
     images = jnp.asarray(numbers.normal(size=shape), jnp.float32)

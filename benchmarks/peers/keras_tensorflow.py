@@ -42,9 +42,7 @@ def main():
     shape = (todo["batch"], todo["size"], todo["size"], 3)
     images = tf.constant(numbers.normal(size=shape).astype(np.float32))
     labels = tf.constant(numbers.integers(0, 10, todo["batch"]))
-    infer = tf.function(
-        lambda x: model(x, training=False), jit_compile=todo["compile"]
-    )
+    infer = tf.function(lambda x: model(x, training=False), jit_compile=todo["compile"])
 
     def train_steps(n):  # what `fit` runs for each batch
         for _ in range(n):
@@ -54,7 +52,9 @@ def main():
         for _ in range(n):
             infer(images).numpy()
 
-    serve(train_steps if todo["mode"] == "train" else infer_steps, version=tf.__version__)
+    serve(
+        train_steps if todo["mode"] == "train" else infer_steps, version=tf.__version__
+    )
 
 
 main()
