@@ -13,6 +13,7 @@ def get_config() -> ConfigDict:
     config.lr = 0.01  # > 0; peak learning rate
     config.label_smoothing = 0.0  # in [0, 1)
     config.ema_decay = 0.0  # in [0, 1); > 0: evaluate averaged weights
+    config.views = 1  # of an image in evaluation: 1, 2 (mirrored), 6 (and shifted)
     config.test_with = "best"  # weights tested at the end: "best" or "last"
     config.profile = 0  # steps to trace into <workdir>/profile (Perfetto); 0: none
 
@@ -23,6 +24,7 @@ def get_config() -> ConfigDict:
     config.data.train = "train"  # TFDS split, may be sliced: "train[:90%]"
     config.data.validation = "blog"  # "blog" (20% of train), "none", or a TFDS split
     config.data.test = "test"  # TFDS split
+    config.data.stream = False  # True: decode from disk as needed, not into memory
 
     config.augment = ConfigDict()  # of training images, on the device
     config.augment.crop = 0  # pixels of padding before a random crop; 0: off
@@ -33,15 +35,20 @@ def get_config() -> ConfigDict:
     config.augment.normalize = "cifar10"  # "unit", "symmetric", "cifar10", "imagenet"
 
     config.model = ConfigDict()
-    config.model.variant = "D"  # Table 1 of the paper: A, A-LRN, B, C, D, E
+    config.model.variant = "D"  # Table 1 of the paper: A, A-LRN, B, C, D, E; or a table
     config.model.num_classes = 0  # 0: as many as the data set has
     config.model.width = 1.0  # > 0; multiplies the channels of every convolution
     config.model.batch_norm = False
+    config.model.norm_scale = True  # False: batch norm learns no scale
+    config.model.whiten = False  # True: conv1_1 whitens the image's patches, untrained
     config.model.head = "paper"  # "paper" (hidden layers) or "compact" (none)
     config.model.hidden = (4096, 4096)  # widths of the paper head's hidden layers
     config.model.dropout = 0.5  # in [0, 1), after each hidden layer
     config.model.pool = "max"  # "max" or "average"
-    config.model.kernel_init = "he"  # he, glorot_uniform, lecun, torchvision, paper
+    config.model.kernel_init = (
+        "he"  # glorot_uniform, lecun, torchvision, paper, identity
+    )
+    config.model.logit_scale = 1.0  # > 0; multiplies the logits
     config.model.dtype = "auto"  # float32, bfloat16; auto: bfloat16 where it is fast
     config.model.conv = "auto"  # "auto": fast on each backend; "lax": XLA's own
 
@@ -51,6 +58,7 @@ def get_config() -> ConfigDict:
     config.optimizer.decay = "decoupled"  # decoupled (SGDW), constant (tfa's), l2
     config.optimizer.weight_decay = 5e-4  # >= 0
     config.optimizer.decay_all = True  # False: spare biases and norm parameters
+    config.optimizer.bias_scale = 1.0  # > 0; multiplies the learning rate of biases
     config.optimizer.clip_norm = 0.0  # >= 0; largest gradient norm; 0: off
 
     config.schedule = ConfigDict()  # of the learning rate

@@ -5,6 +5,7 @@ B, D and E at 1000 classes are also what torchvision and Keras publish (11/13/16
 """
 
 import math
+import re
 from functools import cache, partial
 
 import jax
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vgg_jax import model as model_lib
 from vgg_jax.errors import ConfigError
 from vgg_jax.model import CONFIGURATIONS, VGG, local_response_norm
 
@@ -340,3 +342,38 @@ def test_unknown_names(option, known):
     message = str(error.value)
     assert option in message and "'F'" in message
     assert all(name in message.split(":")[-1] for name in known)
+
+
+def test_a_table_of_ones_own():
+    assert model_lib.stages("conv3-8 conv5-16 | conv1-4 |") == [
+        ["conv3-8", "conv5-16"],
+        ["conv1-4"],
+    ]
+
+
+@pytest.mark.parametrize(
+    "table, said",
+    [
+        ("conv3-8 conv4-8 |", "'conv4-8' is no layer"),
+        ("conv3-8, |", "'conv3-8,' is no layer"),
+        ("conv3-8 | conv3-8", "ends with a pool"),
+        ("conv3-8 | | conv3-8 |", "every stage has a layer"),
+        ("F", "F"),
+    ],
+)
+def test_a_wrong_table_is_told(table, said):
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        model_lib.stages(table)
+
+
+def test_identity_kernels_pass_their_input_on():
+    init = model_lib.INITIALIZERS["identity"][0]
+    w = init(jax.random.key(0), (3, 3, 4, 6))
+    x = jax.random.normal(jax.random.key(1), (2, 5, 5, 4))
+    y = jax.lax.conv_general_dilated(
+        x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    np.testing.assert_array_equal(y[..., :4], x)
+    # The rest is torch.nn.Conv2d's default: uniform in +-1 / sqrt(fan in).
+    rest = np.abs(w[..., 4:])
+    assert 0.8 < rest.max() * 6 <= 1 and rest.std() > 0

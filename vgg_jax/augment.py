@@ -23,6 +23,7 @@ STATISTICS = {
 }
 CROP_MODES = {"zero": "constant", "reflect": "reflect"}
 FLIPS = ("none", "random", "alternating")
+VIEWS = (1, 2, 6)  # numbers of views that `views` knows
 
 
 def normalize(images: jax.Array, statistics: str) -> jax.Array:
@@ -88,6 +89,24 @@ def cutout(key: jax.Array, images: jax.Array, size: int) -> jax.Array:
         inside.append((at >= start) & (at < start + size))  # [B, length]
     hole = inside[0][:, :, None, None] & inside[1][:, None, :, None]
     return jnp.where(hole, jnp.zeros((), images.dtype), images)
+
+
+def views(images: jax.Array, count: int) -> tuple[list[jax.Array], list[float]]:
+    """Views of images for evaluation, and the weights of their logits.
+
+    Args:
+        images: `[B, H, W, C]`, normalised.
+        count: 1, the image; 2, and its mirror image; 6, and both shifted by a pixel
+            up and left, and down and right (edges reflected), half the weight
+            (Jordan, 2024).
+    """
+    shown = [images, images[:, :, ::-1]][:count]
+    if count < 6:
+        return shown, [1 / len(shown)] * len(shown)
+    padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), "reflect")
+    shifted = [padded[:, :-2, :-2], padded[:, 2:, 2:]]
+    shifted += [view[:, :, ::-1] for view in shifted]
+    return shown + shifted, [1 / 4] * 2 + [1 / 8] * 4
 
 
 @dataclasses.dataclass(frozen=True)

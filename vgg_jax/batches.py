@@ -6,6 +6,7 @@ import numpy as np
 
 from vgg_jax.data import Split
 from vgg_jax.errors import ConfigError, choose
+from vgg_jax.stream import Streamed
 
 REMAINDERS = ("drop", "keep")
 PADDING = -1  # label of the images that only fill up an evaluation batch
@@ -32,7 +33,13 @@ def order(seed: int, epoch: int, examples: int) -> np.ndarray:
 
 
 def training(
-    split: Split, *, seed: int, batch_size: int, epoch: int, start: int, remainder: str
+    split: Split | Streamed,
+    *,
+    seed: int,
+    batch_size: int,
+    epoch: int,
+    start: int,
+    remainder: str,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Batches `start`, `start + 1` ... of an epoch.
 
@@ -41,17 +48,24 @@ def training(
         number of the image in the split) and `epoch` int32 scalar.
     """
     permutation = order(seed, epoch, len(split)).astype(np.int32)
-    for i in range(start, steps_per_epoch(len(split), batch_size, remainder)):
-        index = permutation[i * batch_size : (i + 1) * batch_size]
+    count = steps_per_epoch(len(split), batch_size, remainder)
+    indices = _groups(permutation, batch_size)[start:count]
+    for index, (image, label) in zip(indices, split.batches(indices), strict=True):
         yield {
-            "image": split.images[index],
-            "label": split.labels[index],
+            "image": image,
+            "label": label,
             "index": index,
             "epoch": np.int32(epoch),
         }
 
 
-def evaluation(split: Split, *, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
+def _groups(index, size):
+    return [index[i : i + size] for i in range(0, len(index), size)]
+
+
+def evaluation(
+    split: Split | Streamed, *, batch_size: int
+) -> Iterator[dict[str, np.ndarray]]:
     """Every image once, in order, in batches of one size.
 
     The last batch is filled up with black images labelled `PADDING`.
@@ -59,9 +73,7 @@ def evaluation(split: Split, *, batch_size: int) -> Iterator[dict[str, np.ndarra
     Yields:
         `image` uint8 `[B, H, W, C]` and `label` int32 `[B]`.
     """
-    for start in range(0, len(split), batch_size):
-        images = split.images[start : start + batch_size]
-        labels = split.labels[start : start + batch_size]
+    for images, labels in split.batches(_groups(np.arange(len(split)), batch_size)):
         missing = batch_size - len(labels)
         yield {
             "image": np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0))),

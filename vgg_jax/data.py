@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +12,7 @@ import tensorflow_datasets as tfds
 
 from vgg_jax import cifar10, decode
 from vgg_jax.errors import ConfigError, RunError
+from vgg_jax.stream import Streamed
 
 SAMPLE_DIR = Path(__file__).resolve().parent.parent / "data"
 BLOG_SEED, BLOG_SHARE = 42, 0.2  # train_test_split(test_size=0.2, random_state=42)
@@ -31,15 +32,29 @@ class Split(NamedTuple):
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self.images.shape[1:]
+
+    def take(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Images and labels of these examples."""
+        return self.images[index], self.labels[index]
+
+    def batches(
+        self, indices: Sequence[np.ndarray]
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """`take` of each."""
+        return map(self.take, indices)
+
 
 class Dataset(NamedTuple):
     """A data set, split. `validation` is None where none is held out."""
 
     name: str
     classes: tuple[str, ...]
-    train: Split
-    validation: Split | None
-    test: Split
+    train: Split | Streamed
+    validation: Split | Streamed | None
+    test: Split | Streamed
 
 
 def load(
@@ -50,6 +65,7 @@ def load(
     train: str = "train",
     validation: str = "blog",
     test: str = "test",
+    stream: bool = False,
     size: int = 0,
     report: Callable[[str], None] = print,
 ) -> Dataset:
@@ -64,6 +80,8 @@ def load(
         validation: "blog" for scikit-learn's `train_test_split(test_size=0.2,
             random_state=42)` of `train` in canonical order; "none"; or a TFDS split.
         test: TFDS split.
+        stream: decode images when they are needed instead of keeping all of them in
+            memory; sums are not checked then.
         size: size for images that vary in size.
         report: is told what takes long.
 
@@ -72,15 +90,22 @@ def load(
         RunError: the data set is corrupt or can be found nowhere.
     """
     builder = find(name, data_dir=data_dir, archive_dir=archive_dir, report=report)
-    fetch = functools.cache(partial(_whole, builder, size=size, report=report))
+    if stream:
+        fetch = functools.cache(partial(decode.Reader, builder, size=size))
+        ids, gather = (lambda split: fetch(split).ids()), _point_to
+    else:
+        fetch = functools.cache(partial(_whole, builder, size=size, report=report))
+        ids, gather = (lambda split: fetch(split).ids), _gather
     spans = {"train": _spans(builder, train, "data.train")}
     spans["test"] = _spans(builder, test, "data.test")
     if validation == "blog":
-        spans["train"], spans["validation"] = _blog_split(spans["train"], fetch)
+        spans["train"], spans["validation"] = _blog_split(
+            spans["train"], functools.cache(ids)
+        )
     elif validation != "none":
         spans["validation"] = _spans(builder, validation, "data.validation")
     _check_disjoint(spans)
-    splits = {role: _gather(span, fetch) for role, span in spans.items()}
+    splits = {role: gather(span, fetch) for role, span in spans.items()}
     return Dataset(
         name=name,
         classes=tuple(builder.info.features[decode.feature_keys(builder)[1]].names),
@@ -175,10 +200,10 @@ def _spans(builder, spec, field) -> dict[str, np.ndarray]:
     return spans
 
 
-def _blog_split(spans, fetch):
+def _blog_split(spans, ids_of):
     """scikit-learn's shuffle split of `spans`, in canonical order."""
     places = [(split, i) for split, span in spans.items() for i in span]
-    ids = [fetch(split).ids[i] if len(fetch(split).ids) else b"" for split, i in places]
+    ids = [ids_of(split)[i] if len(ids_of(split)) else b"" for split, i in places]
     canonical = np.argsort(np.array(ids), kind="stable")
     order = np.random.RandomState(BLOG_SEED).permutation(len(places))
     held_out = int(np.ceil(BLOG_SHARE * len(places)))
@@ -210,3 +235,9 @@ def _gather(spans, fetch):
     images = [fetch(split).images[span] for split, span in spans.items()]
     labels = [fetch(split).labels[span] for split, span in spans.items()]
     return Split(np.concatenate(images), np.concatenate(labels))
+
+
+def _point_to(spans, fetch):
+    readers = tuple(fetch(split) for split in spans)
+    part = np.repeat(np.arange(len(spans)), [len(span) for span in spans.values()])
+    return Streamed(readers, part, np.concatenate(list(spans.values())))

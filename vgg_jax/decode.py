@@ -51,7 +51,7 @@ def read(
         ConfigError: not an image-classification set, or `size` is missing.
         RunError: a file is corrupt or truncated.
     """
-    keys = _check_features(builder, size)
+    _check_features(builder, size)
     try:
         name = f"{_fingerprint(builder, split, size)}.npz"
     except OSError as error:
@@ -66,7 +66,7 @@ def read(
     except Exception:  # absent, or damaged in any way: decode again
         pass
     try:
-        records = _decode(builder, split, keys, size, report)
+        records = _decode(builder, split, size, report)
     except Exception as error:
         raise RunError(
             f"{builder.data_path}: split {split!r} cannot be read ({error}); a file is "
@@ -116,33 +116,66 @@ def _fingerprint(builder, split, size):
     return f"{builder.name}-{split}-{digest}"
 
 
-def _decode(builder, split, keys, size, report):
-    image_key, label_key = keys
-    source = builder.as_data_source(
-        split, decoders={image_key: tfds.decode.SkipDecoding()}
-    )
-    feature = builder.info.features[image_key]
-    varying = None in feature.shape[:2]
-    shape = (size, size, feature.shape[2]) if varying else feature.shape
-    count = len(source)
-    images = np.empty((count, *shape), np.uint8)
-    labels = np.empty(count, np.int32)
-    ids = []
-    mode = {1: "L", 3: "RGB", 4: "RGBA"}[shape[-1]]
-    for start in range(0, count, _CHUNK):
-        chunk = range(start, min(start + _CHUNK, count))
-        for i, record in zip(chunk, source.__getitems__(list(chunk)), strict=True):
-            with PIL.Image.open(io.BytesIO(record[image_key])) as picture:
-                picture = picture.convert(mode)
-                picture = _fit(picture, size) if varying else picture
-                images[i] = np.asarray(picture).reshape(shape)
-            labels[i] = record[label_key]
-            if "id" in record:
-                ids.append(record["id"])
+class Reader:
+    """Decodes records of a whole split by number.
+
+    Attributes:
+        shape: `(H, W, C)` of every image.
+    """
+
+    def __init__(self, builder: tfds.core.DatasetBuilder, split: str, size: int = 0):
+        self._image, self._label = _check_features(builder, size)
+        self._source = builder.as_data_source(
+            split, decoders={self._image: tfds.decode.SkipDecoding()}
+        )
+        shape = builder.info.features[self._image].shape
+        self._size = size if None in shape[:2] else 0
+        self.shape = (size, size, shape[2]) if self._size else shape
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def read(self, numbers) -> Records:
+        """The records of these numbers, in their order."""
+        found = self._source.__getitems__([int(n) for n in numbers])
+        images = np.empty((len(found), *self.shape), np.uint8)
+        for image, record in zip(images, found, strict=True):
+            image[:] = self._picture(record[self._image])
+        labels = np.array([record[self._label] for record in found], np.int32)
+        return Records(images, labels, _ids(found))
+
+    def ids(self) -> np.ndarray:
+        """`Records.ids` of all records, no image decoded."""
+        return np.concatenate(
+            [_ids(self._source.__getitems__(list(chunk))) for chunk in self.chunks()]
+        )
+
+    def chunks(self) -> list[range]:
+        """All numbers, in pieces of a size to read at once."""
+        count = len(self)
+        return [range(i, min(i + _CHUNK, count)) for i in range(0, count, _CHUNK)]
+
+    def _picture(self, data):
+        mode = {1: "L", 3: "RGB", 4: "RGBA"}[self.shape[-1]]
+        with PIL.Image.open(io.BytesIO(data)) as picture:
+            picture = picture.convert(mode)
+            picture = _fit(picture, self._size) if self._size else picture
+            return np.asarray(picture).reshape(self.shape)
+
+
+def _ids(records):
+    return np.array([record["id"] for record in records if "id" in record], "S")
+
+
+def _decode(builder, split, size, report):
+    reader = Reader(builder, split, size)
+    count, parts = len(reader), []
+    for chunk in reader.chunks():
+        parts.append(reader.read(chunk))
         done = chunk.stop * _PLAIN_EVERY // count
-        if count > 5000 and done > start * _PLAIN_EVERY // count:
+        if count > 5000 and done > chunk.start * _PLAIN_EVERY // count:
             report(f"reading {builder.name} {split}: {chunk.stop:,} of {count:,}")
-    return Records(images, labels, np.array(ids, "S"))
+    return Records(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def _fit(picture, size):

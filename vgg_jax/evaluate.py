@@ -8,6 +8,8 @@ import numpy as np
 
 from vgg_jax import batches
 from vgg_jax.data import Split
+from vgg_jax.metrics import Sums
+from vgg_jax.stream import Streamed
 
 
 class Evaluation(NamedTuple):
@@ -16,20 +18,22 @@ class Evaluation(NamedTuple):
     loss: mean cross-entropy, nats.
     accuracy: top-1, in [0, 1].
     top5: top-5 accuracy, in [0, 1].
-    confusion: int `[K, K]`, true class by predicted class.
+    logits: float32 `[count, K]`.
+    labels: int32 `[count]`.
     """
 
     count: int
     loss: float
     accuracy: float
     top5: float
-    confusion: np.ndarray
+    logits: np.ndarray
+    labels: np.ndarray
 
 
 def evaluate(
     eval_step: Callable,
     variables,
-    split: Split,
+    split: Split | Streamed,
     *,
     batch_size: int,
     report: Callable[[int], None] = lambda done: None,
@@ -45,15 +49,17 @@ def evaluate(
     Returns:
         The evaluation, or None if it was abandoned.
     """
-    total = None
+    total, logits, labels = Sums.zero(), [], []
     batch_size = min(batch_size, len(split))
     for i, batch in enumerate(batches.evaluation(split, batch_size=batch_size)):
         if stop():
             return None
-        part = jax.device_get(eval_step(variables, batch))
-        total = part if total is None else jax.tree.map(np.add, total, part)
+        part, found = jax.device_get(eval_step(variables, batch))
+        total += part
+        logits.append(found)
+        labels.append(batch["label"])
         report(min((i + 1) * batch_size, len(split)))
-    sums, confusion = total
-    if sums.count != len(split):
-        raise AssertionError(f"{sums.count} of {len(split)} images were counted")
-    return Evaluation(len(split), confusion=confusion, **sums.means())
+    if total.count != len(split):
+        raise AssertionError(f"{total.count} of {len(split)} images were counted")
+    logits, labels = (np.concatenate(a)[: len(split)] for a in (logits, labels))
+    return Evaluation(len(split), logits=logits, labels=labels, **total.means())

@@ -1,5 +1,6 @@
 """What each layer of a network costs and sees, from the paper's table alone."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -25,6 +26,11 @@ class Layer(NamedTuple):
     receptive_field: int
     stride: int
 
+    @property
+    def elements(self) -> int:
+        """Of the output."""
+        return math.prod(self.shape)
+
 
 def table(
     variant: str,
@@ -33,6 +39,7 @@ def table(
     channels: int = 3,
     width: float = 1.0,
     batch_norm: bool = False,
+    norm_scale: bool = True,
     head: str = "paper",
     hidden: Sequence[int] = (4096, 4096),
     classes: int = 1000,
@@ -43,6 +50,7 @@ def table(
         ConfigError: unknown variant.
     """
     rows, field, stride = [], 1, 1
+    per_feature = 1 + batch_norm * (1 + norm_scale)  # bias, and batch norm's
     for s, stage in enumerate(model.stages(variant), 1):
         for i, layer in enumerate(stage, 1):
             if layer == "LRN":
@@ -58,7 +66,7 @@ def table(
                 Layer(
                     name=f"conv{s}_{i}",
                     shape=(size, size, features),
-                    params=weights + features * (3 if batch_norm else 1),
+                    params=weights + features * per_feature,
                     macs=weights * size * size,
                     receptive_field=field,
                     stride=stride,

@@ -78,15 +78,19 @@ class BatchNorm(nn.Module):
     """`flax.linen.BatchNorm` over the channels of `[B, H, W, C]`.
 
     Attributes:
+        use_scale: whether a scale is learnt; if not, it is 1.
         momentum: share of the running averages that stays at each update.
     """
 
+    use_scale: bool = True
     momentum: float = 0.9
 
     @nn.compact
     def __call__(self, x, *, train: bool):
         shape = x.shape[-1:]
-        scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
+        scale = jnp.ones(shape)
+        if self.use_scale:
+            scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
         average = partial(self.variable, "batch_stats")
         mean = average("mean", jnp.zeros, shape, jnp.float32)

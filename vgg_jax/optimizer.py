@@ -17,12 +17,24 @@ from optax import contrib
 from vgg_jax.errors import choose
 
 SPARED = ("bias", "scale")  # parameter names without decay when decay_all is False
+FROZEN = "frozen_kernel"  # never decayed; its gradient is zero
 
 
 def _times_learning_rate(sign: float) -> optax.GradientTransformationExtraArgs:
     def update(updates, state, params=None, *, learning_rate, **extra):
         del params, extra
         return jax.tree.map(lambda u: sign * learning_rate * u, updates), state
+
+    return optax.GradientTransformationExtraArgs(lambda _: optax.EmptyState(), update)
+
+
+def _scale_biases(factor):
+    """Multiplies the gradients of biases."""
+
+    def update(updates, state, params=None, **extra):
+        del params, extra
+        scale = lambda path, u: factor * u if path[-1].key == "bias" else u  # noqa: E731
+        return jax.tree_util.tree_map_with_path(scale, updates), state
 
     return optax.GradientTransformationExtraArgs(lambda _: optax.EmptyState(), update)
 
@@ -54,6 +66,7 @@ def sgd(
     decay: str = "decoupled",
     weight_decay: float = 5e-4,
     decay_all: bool = True,
+    bias_scale: float = 1.0,
     clip_norm: float = 0.0,
 ) -> optax.GradientTransformationExtraArgs:
     """SGD with momentum. `update` takes the extra argument `learning_rate`.
@@ -64,16 +77,19 @@ def sgd(
         decay: "decoupled", "constant" or "l2" (`DECAYS`).
         weight_decay: strength, >= 0.
         decay_all: False spares biases and norm parameters.
+        bias_scale: multiplies the learning rate of biases (not their decay).
         clip_norm: largest global gradient norm (before decay); 0 is off.
     """
     coupled, by_learning_rate = choose(DECAYS, decay, "optimizer.decay")
 
     def mask(params):
-        spare = lambda path, _: decay_all or path[-1].key not in SPARED  # noqa: E731
-        return jax.tree_util.tree_map_with_path(spare, params)
+        spared = (FROZEN,) if decay_all else (FROZEN, *SPARED)
+        keep = lambda path, _: path[-1].key not in spared  # noqa: E731
+        return jax.tree_util.tree_map_with_path(keep, params)
 
     steps = [
         optax.clip_by_global_norm(clip_norm) if clip_norm else None,
+        _scale_biases(bias_scale) if bias_scale != 1 else None,
         optax.add_decayed_weights(weight_decay, mask) if coupled else None,
         _times_learning_rate(-1.0),
         optax.trace(momentum, nesterov),

@@ -166,7 +166,7 @@ def say(console: Console, text: str, style: str | None = None) -> None:
 def show_start(console: Console, config, workdir, dataset: Dataset, params) -> None:
     """What is about to be trained, on what, where."""
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
-    height, width, _ = dataset.train.images.shape[1:]
+    height, width, _ = dataset.train.image_shape
     held_out = len(dataset.validation) if dataset.validation else 0
     say(
         console,

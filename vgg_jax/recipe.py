@@ -41,6 +41,7 @@ def build(config: ConfigDict, dataset: Dataset, steps_per_epoch: int) -> Recipe:
         monitor=schedule.monitor,
         label_smoothing=config.label_smoothing,
         ema_decay=config.ema_decay,
+        views=config.views,
     )
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from vgg_jax import batches, data, progress, recipe, step
+from vgg_jax import batches, data, progress, recipe, step, whiten
 from vgg_jax import workdir as workdir_lib
 from vgg_jax.checkpoint import Checkpoints
 from vgg_jax.evaluate import Evaluation, evaluate
@@ -77,8 +78,14 @@ def opened(
         len(dataset.train), config.batch_size, config.remainder
     )
     made = recipe.build(config, dataset, steps)
-    shape = dataset.train.images.shape[1:]
+    shape = dataset.train.image_shape
     state = jax.jit(partial(step.init, made, seed=config.seed, image_shape=shape))()
+    if config.model.whiten:
+        images = dataset.train.take(np.arange(min(whiten.IMAGES, len(dataset.train))))[
+            0
+        ]
+        images = jax.jit(made.augment.evaluate)(images)
+        state = state.replace(params=whiten.set_first(state.params, images))
     workdir_lib.record(workdir, json.loads(config.to_json()))
     progress.show_start(console, config, workdir, dataset, state.params)
     checkpoints = Checkpoints(

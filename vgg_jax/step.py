@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from vgg_jax.augment import Augment
-from vgg_jax.metrics import Sums, confusion, cross_entropy
+from vgg_jax.augment import Augment, views
+from vgg_jax.metrics import Sums, cross_entropy
 from vgg_jax.model import VGG
 from vgg_jax.optimizer import Plateau
 
@@ -25,6 +25,7 @@ class Recipe(NamedTuple):
         monitor: the epoch's value that the plateau looks at.
         label_smoothing: in [0, 1).
         ema_decay: of the averaged weights that evaluation uses; 0 is off.
+        views: of an image in evaluation, whose logits are averaged (`augment.views`).
     """
 
     model: VGG
@@ -35,6 +36,7 @@ class Recipe(NamedTuple):
     monitor: str = "val_loss"
     label_smoothing: float = 0.0
     ema_decay: float = 0.0
+    views: int = 1
 
 
 class TrainState(struct.PyTreeNode):
@@ -154,10 +156,14 @@ def train_step(
 def eval_step(
     recipe: Recipe, variables: dict[str, Any], batch: dict[str, jax.Array]
 ) -> tuple[Sums, jax.Array]:
-    """Sums and confusion matrix of a batch as `batches.evaluation` yields."""
-    logits = recipe.model.apply(variables, recipe.augment.evaluate(batch["image"]))
+    """Sums and logits `[B, K]` of a batch as `batches.evaluation` yields."""
+    shown, weights = views(recipe.augment.evaluate(batch["image"]), recipe.views)
+    logits = sum(
+        weight * recipe.model.apply(variables, images)
+        for images, weight in zip(shown, weights, strict=True)
+    )
     losses = cross_entropy(logits, batch["label"])
-    return Sums.of(losses, logits, batch["label"]), confusion(logits, batch["label"])
+    return Sums.of(losses, logits, batch["label"]), logits
 
 
 def end_epoch(

@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from vgg_jax import backend, batches, metrics, progress, step
+from vgg_jax import backend, batches, gallery, metrics, progress, report, step
 from vgg_jax import config as config_lib
 from vgg_jax import log as log_lib
 from vgg_jax import workdir as workdir_lib
@@ -51,7 +51,9 @@ def train(config: ConfigDict, workdir: Path, console: Console | None = None) -> 
             with opened(config, workdir, console) as (run, state):
                 result = _test(run, _fit(run, state))
             log_lib.write_atomically(file, json.dumps(result, indent=2) + "\n")
+            report.write(workdir)
         progress.show_result(console, result)
+        progress.say(console, f"report: {workdir / report.FILE}")
         return result
 
 
@@ -164,6 +166,13 @@ def _test(run, state):
         state = run.checkpoints.restore_best(state, report=run.display.say)
     test = run.evaluate("test", state.variables)
     _raise_if_stopped(run, "before the test")
+    confusion = np.asarray(metrics.confusion(test.logits, test.labels))
+    gallery.save(
+        run.log.workdir,
+        gallery.collect(
+            run.recipe, run.dataset, state.params, test, seed=run.config.seed
+        ),
+    )
     epochs = [row for row in log_lib.read(run.log.workdir) if row["kind"] == "epoch"]
     return {
         "test": {
@@ -171,8 +180,8 @@ def _test(run, state):
             "accuracy": test.accuracy,
             "top5": test.top5,
             "loss": test.loss,
-            "per_class": metrics.per_class(test.confusion, run.dataset.classes),
-            "confusion": test.confusion.tolist(),
+            "per_class": metrics.per_class(confusion, run.dataset.classes),
+            "confusion": confusion.tolist(),
         },
         "checkpoint": run.config.test_with,
         "epoch": int(state.epochs),

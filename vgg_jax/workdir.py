@@ -14,6 +14,7 @@ from vgg_jax.log import write_atomically
 OPERATIONAL = (
     "data.data_dir",
     "data.archive_dir",
+    "data.stream",
     "log",
     "profile",
     "checkpoint.minutes",

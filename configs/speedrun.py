@@ -1,0 +1,47 @@
+"""The most accuracy a minute: a small whitened VGG and the recipe of airbench94.
+
+Jordan (2024), "94% on CIFAR-10 in 3.29 seconds", as a VGG: its seven convolutions in
+the same order, pools after the convolution's batch norm and ReLU. Trains on all 50,000
+images and tests once, at the end.
+
+    python main.py --config=configs/speedrun.py
+    python main.py --config=configs/speedrun.py:90   # the smaller setting
+"""
+
+from configs import default
+
+VARIANT = (
+    """conv3-54 conv3-64 | conv3-64 conv3-256 | conv3-256 conv3-256 | conv3-256 |"""
+)
+EPOCHS = {"94": 16, "90": 4}
+
+
+def get_config(target="94"):
+    config = default.get_config()
+    config.epochs = EPOCHS[target]
+    config.batch_size = 512
+    config.lr = 0.75
+    config.label_smoothing = 0.2
+    config.views = 6
+    config.test_with = "last"
+    config.data.validation = "none"
+    config.augment.crop = 2
+    config.augment.crop_mode = "reflect"
+    config.augment.flip = "alternating"
+    config.model.variant = VARIANT
+    config.model.batch_norm = True
+    config.model.norm_scale = False
+    config.model.whiten = True
+    config.model.head = "compact"
+    config.model.kernel_init = "identity"
+    config.model.logit_scale = 1 / 9
+    config.optimizer.momentum = 0.85
+    config.optimizer.nesterov = True
+    config.optimizer.decay = "l2"
+    config.optimizer.weight_decay = 1.33e-3
+    config.optimizer.decay_all = False
+    config.optimizer.bias_scale = 64.0
+    config.schedule.name = "triangular"
+    config.schedule.warmup_epochs = 0.23 * config.epochs
+    config.schedule.final_scale = 0.07
+    return config

@@ -1,0 +1,145 @@
+"""The report's figures, as SVG that takes its colours from the page around it."""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+# Okabe & Ito's palette: told apart by the colour-blind, visible on white and on black.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
+STYLES = ("-", "--", ":", "-.")
+_INK = "#010203"  # stands for the page's text colour
+_STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "vgg_jax",  # the same figure is the same text
+    "font.family": "sans-serif",
+    "font.size": 11,
+    "text.color": _INK,
+    "axes.edgecolor": _INK,
+    "axes.labelcolor": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+}
+
+
+def _svg(figure: Figure, title: str) -> str:
+    """The figure as an inline `<svg>` with an accessible name."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, bbox_inches="tight",
+                   metadata={"Date": None})  # fmt: skip
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :].replace(_INK, "currentColor")
+    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
+    return text.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
+
+
+def _axes(width=6.4, height=3.6):
+    figure = Figure(figsize=(width, height))
+    return figure, figure.add_subplot()
+
+
+def curves(
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    *,
+    title: str,
+    x: str,
+    y: str,
+    marks: Sequence[float] = (),
+    log: bool = False,
+) -> str:
+    """Lines by name, `(x values, y values)` each.
+
+    Args:
+        marks: places on the x axis at which the plateau reduced the learning rate.
+        log: logarithmic y axis.
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _axes()
+        for i, (name, (at, values)) in enumerate(series.items()):
+            axes.plot(
+                at,
+                values,
+                STYLES[i // len(COLOURS) % len(STYLES)],
+                color=COLOURS[i % len(COLOURS)],
+                marker="o" if len(at) <= 60 else None,
+                markersize=3,
+                label=name,
+            )
+        for i, mark in enumerate(marks):
+            label = "learning rate drops" if i == 0 else None
+            axes.axvline(mark, color=_INK, alpha=0.6, linewidth=1, ls=":", label=label)
+        axes.set(xlabel=x, ylabel=y, yscale="log" if log else "linear")
+        if len(series) > 1 or marks:
+            axes.legend()
+        return _svg(figure, title)
+
+
+def bars(values: Mapping[str, float], *, title: str, x: str) -> str:
+    """Horizontal bars of percentages."""
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _axes(height=0.6 + 0.3 * len(values))
+        names, numbers = list(values), [100 * v for v in values.values()]
+        drawn = axes.barh(names, numbers, color=COLOURS[0])
+        axes.bar_label(drawn, fmt="%.1f", padding=3)
+        axes.set(xlabel=x, xlim=(0, 108))
+        axes.invert_yaxis()
+        axes.grid(axis="y", visible=False)
+        return _svg(figure, title)
+
+
+def confusion(matrix: np.ndarray, names: Sequence[str]) -> str:
+    """True class by predicted class, in per cent of the row."""
+    share = 100 * matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    with matplotlib.rc_context({**_STYLE, "axes.grid": False}):
+        figure, axes = _axes(6.4, 5.6)
+        axes.imshow(share, cmap="cividis", vmin=0, vmax=100)
+        axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
+        axes.set_yticks(range(len(names)), names)
+        axes.set(xlabel="predicted", ylabel="true")
+        if len(names) <= 20:
+            for (i, j), value in np.ndenumerate(share):
+                if value >= 0.5:
+                    colour = "#000000" if value > 60 else "#ffffff"
+                    axes.text(j, i, f"{value:.0f}", ha="center", va="center",
+                              color=colour, fontsize=8)  # fmt: skip
+        return _svg(figure, "confusion matrix")
+
+
+def calibration(confidence: np.ndarray, right: np.ndarray, bins: int = 10) -> str:
+    """How often the network is right when it is so sure (reliability diagram)."""
+    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    counts = np.bincount(place, minlength=bins)
+    seen = counts > 0
+    accuracy = np.bincount(place, right, bins)[seen] / counts[seen]
+    sure = np.bincount(place, confidence, bins)[seen] / counts[seen]
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _axes(5.2, 4.2)
+        axes.plot([0, 100], [0, 100], color=_INK, alpha=0.5, ls=":", label="calibrated")
+        axes.plot(100 * sure, 100 * accuracy, "o-", color=COLOURS[0], label="network")
+        sizes = 100 * counts[seen] / counts.sum()
+        axes.bar(100 * sure, sizes, 4, color=COLOURS[1], alpha=0.7,
+                 label="share of the images")  # fmt: skip
+        axes.set(
+            xlabel="confidence, %", ylabel="accuracy, %", xlim=(0, 102), ylim=(0, 102)
+        )
+        axes.legend()
+        return _svg(figure, "calibration")
+
+
+def calibration_error(
+    confidence: np.ndarray, right: np.ndarray, bins: int = 15
+) -> float:
+    """Expected calibration error in [0, 1] (Guo et al., 2017; 15 equal bins)."""
+    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = np.bincount(place, right - confidence, bins)
+    return float(np.abs(gaps).sum() / len(confidence))
