@@ -167,9 +167,9 @@ def _whole(builder, split, *, size, report):
     records = decode.read(builder, split, size=size, report=report)
     if builder.name in cifar10.SHA256:
         order = np.argsort(records.ids)
-        images, labels = records.images[order], records.labels[order]
+        images, labels = records.images, records.labels
         try:
-            cifar10.verify(split, images, labels, name=builder.name)
+            cifar10.verify(split, images, labels, order=order, name=builder.name)
         except RunError as error:
             raise RunError(
                 f"{builder.data_path}: {error}; remove this directory and prepare the "
@@ -232,9 +232,14 @@ def _check_disjoint(spans):
 
 
 def _gather(spans, fetch):
-    images = [fetch(split).images[span] for split, span in spans.items()]
-    labels = [fetch(split).labels[span] for split, span in spans.items()]
-    return Split(np.concatenate(images), np.concatenate(labels))
+    parts = [fetch(split) for split in spans]
+    joined = []
+    for key in Split._fields:
+        own = [getattr(part, key) for part in parts]
+        taken = [a[span] for a, span in zip(own, spans.values(), strict=True)]
+        # Copied only where there are several: images are most of a run's memory.
+        joined.append(taken[0] if len(taken) == 1 else np.concatenate(taken))
+    return Split(*joined)
 
 
 def _point_to(spans, fetch):

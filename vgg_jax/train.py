@@ -17,7 +17,7 @@ from vgg_jax.checkpoint import NotFinite, number
 from vgg_jax.errors import RunError
 from vgg_jax.run import opened
 
-_IN_FLIGHT = 2  # steps dispatched ahead of the one whose metrics are read
+_IN_FLIGHT = 1  # steps dispatched ahead of the one whose metrics are read
 
 
 class Stopped(RunError):
