@@ -10,9 +10,7 @@ images and tests once, at the end.
 
 from configs import default
 
-VARIANT = (
-    """conv3-54 conv3-64 | conv3-64 conv3-256 | conv3-256 conv3-256 | conv3-256 |"""
-)
+VARIANT = "conv3-54 | conv3-128 conv3-128 | conv3-256 conv3-256 | conv3-512 conv3-512 |"
 EPOCHS = {"94": 16, "90": 4}
 
 

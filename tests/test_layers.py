@@ -30,6 +30,20 @@ def test_totals_and_receptive_fields(variant):
     assert (field[convolutions[-1]], field["pool5"]) == (last, pool5)
 
 
+def test_whitening_has_no_norm_and_norms_may_have_no_scale():
+    """By hand: 27 * 54 + 54; 9 * 54 * 8 + 8, and 8 of the norm; 8 * 10 + 10."""
+    rows = layers.table(
+        "conv3-54 conv3-8 |",
+        size=8,
+        batch_norm=True,
+        norm_scale=False,
+        whiten=True,
+        head="compact",
+        classes=10,
+    )
+    assert [row.params for row in rows] == [1512, 3888 + 16, 0, 90]
+
+
 @pytest.mark.parametrize("variant", CONFIGURATIONS)
 @pytest.mark.parametrize("head, batch_norm", [("paper", False), ("compact", True)])
 def test_rows_equal_the_network(variant, head, batch_norm):

@@ -40,6 +40,7 @@ def table(
     width: float = 1.0,
     batch_norm: bool = False,
     norm_scale: bool = True,
+    whiten: bool = False,
     head: str = "paper",
     hidden: Sequence[int] = (4096, 4096),
     classes: int = 1000,
@@ -50,7 +51,6 @@ def table(
         ConfigError: unknown variant.
     """
     rows, field, stride = [], 1, 1
-    per_feature = 1 + batch_norm * (1 + norm_scale)  # bias, and batch norm's
     for s, stage in enumerate(model.stages(variant), 1):
         for i, layer in enumerate(stage, 1):
             if layer == "LRN":
@@ -61,12 +61,14 @@ def table(
             kernel, features = map(int, layer.removeprefix("conv").split("-"))
             features = max(1, round(features * width))
             weights = kernel * kernel * channels * features
+            norm = batch_norm and not (whiten and (s, i) == (1, 1))
+            vectors = 1 + norm * (1 + norm_scale)  # bias, and batch norm's
             field += (kernel - 1) * stride
             rows.append(
                 Layer(
                     name=f"conv{s}_{i}",
                     shape=(size, size, features),
-                    params=weights + features * per_feature,
+                    params=weights + features * vectors,
                     macs=weights * size * size,
                     receptive_field=field,
                     stride=stride,

@@ -156,7 +156,8 @@ class VGG(nn.Module):
         width: multiplies the channels of every convolution.
         batch_norm: batch normalisation between convolution and ReLU (not the paper's).
         norm_scale: whether batch norm learns a scale; if not, it is 1.
-        whiten: the kernel of `conv1_1` is not trained (`whiten.py` sets it).
+        whiten: the kernel of `conv1_1` is not trained (`whiten.py` sets it), and no
+            batch norm follows it.
         head: "paper" flattens and applies `hidden` dense layers before `fc8`;
             "compact" averages over space and goes straight to `fc8`.
         hidden: widths of the dense layers of the "paper" head.
@@ -216,17 +217,18 @@ class VGG(nn.Module):
                     x = local_response_norm(x)
                     continue
                 kernel, channels = layer.removeprefix("conv").split("-")
+                whitening = self.whiten and (s, i) == (1, 1)
                 x = Conv(
                     features=max(1, round(int(channels) * self.width)),
                     kernel=int(kernel),
                     kernel_init=kernel_init,
                     dtype=self.dtype,
                     implementation=self.conv,
-                    frozen=self.whiten and (s, i) == (1, 1),
+                    frozen=whitening,
                     name=f"conv{s}_{i}",
                 )(x)
                 x = keep(f"conv{s}_{i}", x)
-                if self.batch_norm:
+                if self.batch_norm and not whitening:
                     x = norm.BatchNorm(self.norm_scale, name=f"bn{s}_{i}")(
                         x, train=train
                     )

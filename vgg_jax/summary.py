@@ -42,7 +42,7 @@ def network(config: ConfigDict) -> dict:
             f"data.name={name!r}: set augment.resize and model.num_classes, which only "
             "the prepared data set could tell"
         )
-    taken = ("variant", "width", "batch_norm", "norm_scale", "head", "hidden")
+    taken = ("variant", "width", "batch_norm", "norm_scale", "whiten", "head", "hidden")
     return {"size": size, "classes": classes, **{k: config.model[k] for k in taken}}
 
 
