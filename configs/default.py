@@ -13,6 +13,7 @@ def get_config() -> ConfigDict:
     config.lr = 0.01  # > 0; peak learning rate
     config.label_smoothing = 0.0  # in [0, 1)
     config.ema_decay = 0.0  # in [0, 1); > 0: evaluate averaged weights
+    config.lookahead = 0.0  # in [0, 1); > 0: average that pulls the weights back
     config.views = 1  # of an image in evaluation: 1, 2 (mirrored), 6 (and shifted)
     config.test_with = "best"  # weights tested at the end: "best" or "last"
     config.profile = 0  # steps to trace into <workdir>/profile (Perfetto); 0: none

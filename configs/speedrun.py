@@ -20,6 +20,7 @@ def get_config(target="94"):
     config.batch_size = 512
     config.lr = 0.75
     config.label_smoothing = 0.2
+    config.lookahead = 0.95
     config.views = 6
     config.test_with = "last"
     config.data.validation = "none"

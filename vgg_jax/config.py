@@ -22,6 +22,7 @@ RANGES: dict[str, _Rule] = {
     "lr": _POSITIVE,
     "label_smoothing": _SHARE,
     "ema_decay": _SHARE,
+    "lookahead": _SHARE,
     "profile": _AT_LEAST_0,
     "augment.crop": _AT_LEAST_0,
     "augment.cutout": _AT_LEAST_0,
@@ -83,6 +84,11 @@ def resolve(config: ConfigDict) -> ConfigDict:
             raise ConfigError(f"{field}={value!r} is out of range: it must be {text}")
     for field, table in NAMES.items():
         choose(table, _get(config, field), field)
+    if config.ema_decay and config.lookahead:
+        raise ConfigError(
+            f"ema_decay={config.ema_decay} and lookahead={config.lookahead} are two "
+            "averages of the weights: set one of them to 0"
+        )
     _check_validation(config)
     if config.schedule.warmup_epochs >= config.epochs:
         raise ConfigError(

@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from vgg_jax import optimizer
+from vgg_jax import average, optimizer
 from vgg_jax.augment import Augment
 from vgg_jax.data import Dataset
 from vgg_jax.errors import ConfigError
@@ -40,9 +40,17 @@ def build(config: ConfigDict, dataset: Dataset, steps_per_epoch: int) -> Recipe:
         plateau=_plateau(config) if schedule.name == "plateau" else None,
         monitor=schedule.monitor,
         label_smoothing=config.label_smoothing,
-        ema_decay=config.ema_decay,
+        average=_average(config, config.epochs * steps_per_epoch),
         views=config.views,
     )
+
+
+def _average(config, total_steps):
+    if config.ema_decay:
+        return average.exponential(config.ema_decay)
+    if config.lookahead:
+        return average.lookahead(config.lookahead, total_steps)
+    return None
 
 
 def _plateau(config):

@@ -1,5 +1,6 @@
 """One update and one evaluation, as pure functions of state and batch."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -24,7 +25,7 @@ class Recipe(NamedTuple):
         plateau: reduces the learning rate between epochs; None where none does.
         monitor: the epoch's value that the plateau looks at.
         label_smoothing: in [0, 1).
-        ema_decay: of the averaged weights that evaluation uses; 0 is off.
+        average: of the weights, for evaluation (`average.py`); None: there is none.
         views: of an image in evaluation, whose logits are averaged (`augment.views`).
     """
 
@@ -35,7 +36,7 @@ class Recipe(NamedTuple):
     plateau: Plateau | None = None
     monitor: str = "val_loss"
     label_smoothing: float = 0.0
-    ema_decay: float = 0.0
+    average: Callable | None = None
     views: int = 1
 
 
@@ -84,7 +85,7 @@ def init(recipe: Recipe, *, seed: int, image_shape: tuple[int, ...]) -> TrainSta
         seed=jnp.asarray(seed, jnp.uint32),
         params=params,
         batch_stats=variables.get("batch_stats", {}),
-        ema=jax.tree.map(jnp.copy, params) if recipe.ema_decay else {},
+        ema=jax.tree.map(jnp.copy, params) if recipe.average else {},
         opt_state=recipe.optimizer.init(params),
         plateau=recipe.plateau.init() if recipe.plateau else (),
         sums=Sums.zero(),
@@ -138,8 +139,8 @@ def train_step(
     )
     params = optax.apply_updates(state.params, updates)
     ema = state.ema
-    if recipe.ema_decay:
-        ema = optax.incremental_update(params, ema, 1 - recipe.ema_decay)
+    if recipe.average:
+        params, ema = recipe.average(params, ema, state.step)
     sums = Sums.of(losses, logits, batch["label"])
     state = state.replace(
         step=state.step + 1,
