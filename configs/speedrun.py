@@ -11,14 +11,14 @@ images and tests once, at the end.
 from configs import default
 
 VARIANT = "conv3-54 | conv3-128 conv3-128 | conv3-256 conv3-256 | conv3-512 conv3-512 |"
-EPOCHS = {"94": 16, "90": 4}
+EPOCHS = {"94": 25, "90": 5}
 
 
 def get_config(target="94"):
     config = default.get_config()
     config.epochs = EPOCHS[target]
-    config.batch_size = 512
-    config.lr = 0.75
+    config.batch_size = 256
+    config.lr = 0.375
     config.label_smoothing = 0.2
     config.lookahead = 0.95
     config.views = 6
