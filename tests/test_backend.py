@@ -82,3 +82,22 @@ def test_this_jaxlib_knows_the_flag_and_no_nonsense():
         "backend._jaxlib_contains(b'xla_cpu_' + b'no_such_flag'))"
     )
     assert python(code).split() == ["True", "False"]
+
+
+FAULTS = """
+import resource
+from vgg_jax import backend
+backend.configure()
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    b"x" * 2**26  # 64 MB, freed at once: 16,384 pages
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults()
+print(faults())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")
+def test_freed_memory_is_kept_unless_the_user_chose():
+    assert int(python(FAULTS)) < 1000
+    assert int(python(FAULTS, MALLOC_ARENA_MAX="4")) > 16_000

@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 
 import numpy as np
@@ -139,3 +141,30 @@ def test_calibration_error_by_hand():
 def test_the_figures_take_the_colour_of_the_page():
     text = figures.bars({"a": 0.5}, title="t", x="x")
     assert "currentColor" in text and "#010203" not in text
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="needs Debian's chromium")
+def test_in_a_browser(tmp_path):
+    """Loads offline in headless Chromium: figures drawn, nothing on the console."""
+    path = report.write(make_run(tmp_path / "mine"))
+    size = "<script>document.title = [...document.querySelectorAll('svg')].filter("
+    size += "s => s.getBoundingClientRect().height > 50).length</script>"
+    path.write_text(path.read_text().replace("</body>", size + "</body>"))
+    flags = "--headless --no-sandbox --disable-gpu --disable-background-networking"
+    flags += " --disable-quic --no-first-run --disable-component-update --disable-sync"
+    flags += " --enable-logging=stderr --dump-dom"
+    done = subprocess.run(
+        [
+            "chromium",
+            *flags.split(),
+            "--host-resolver-rules=MAP * ~NOTFOUND",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            path.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    title = re.search(r"<title>(.*?)</title>", done.stdout)[1]
+    assert int(title) == done.stdout.count("<svg ") >= 6
+    assert "CONSOLE" not in done.stderr

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 # Okabe & Ito's palette: told apart by the colour-blind, visible on white and on black.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
@@ -56,12 +57,14 @@ def curves(
     y: str,
     marks: Sequence[float] = (),
     log: bool = False,
+    from_zero: bool = False,
 ) -> str:
     """Lines by name, `(x values, y values)` each.
 
     Args:
         marks: places on the x axis at which the plateau reduced the learning rate.
         log: logarithmic y axis.
+        from_zero: y axis that begins at 0.
     """
     with matplotlib.rc_context(_STYLE):
         figure, axes = _axes()
@@ -79,6 +82,11 @@ def curves(
             label = "learning rate drops" if i == 0 else None
             axes.axvline(mark, color=_INK, alpha=0.6, linewidth=1, ls=":", label=label)
         axes.set(xlabel=x, ylabel=y, yscale="log" if log else "linear")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_title(title, loc="left", fontsize=12)
+        if from_zero:
+            top = max(max(values) for _, values in series.values())
+            axes.set_ylim(0, 1.1 * top)
         if len(series) > 1 or marks:
             axes.legend()
         return _svg(figure, title)
@@ -93,6 +101,7 @@ def bars(values: Mapping[str, float], *, title: str, x: str) -> str:
         axes.bar_label(drawn, fmt="%.1f", padding=3)
         axes.set(xlabel=x, xlim=(0, 108))
         axes.invert_yaxis()
+        axes.set_title(title, loc="left", fontsize=12)
         axes.grid(axis="y", visible=False)
         return _svg(figure, title)
 
@@ -106,6 +115,7 @@ def confusion(matrix: np.ndarray, names: Sequence[str]) -> str:
         axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
         axes.set_yticks(range(len(names)), names)
         axes.set(xlabel="predicted", ylabel="true")
+        axes.set_title("confusion, % of each true class", loc="left", fontsize=12)
         if len(names) <= 20:
             for (i, j), value in np.ndenumerate(share):
                 if value >= 0.5:
@@ -132,6 +142,7 @@ def calibration(confidence: np.ndarray, right: np.ndarray, bins: int = 10) -> st
         axes.set(
             xlabel="confidence, %", ylabel="accuracy, %", xlim=(0, 102), ylim=(0, 102)
         )
+        axes.set_title("calibration", loc="left", fontsize=12)
         axes.legend()
         return _svg(figure, "calibration")
 

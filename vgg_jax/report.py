@@ -152,14 +152,18 @@ def _curves(record):
             if at:
                 series[name] = at, [scale * value for value in values]
         yield figures.curves(series, title=what, x="epoch", y=y, marks=marks)
-    for key, y, log_scale in (
-        ("learning_rate", "learning rate at the epoch's end", True),
-        ("images_per_second", "training images a second", False),
+    for key, title, y in (
+        ("learning_rate", "learning rate", "at the epoch's end"),
+        ("images_per_second", "throughput", "training images a second"),
     ):
         at, values = record.column(key)
-        log_scale = log_scale and min(values) > 0
         yield figures.curves(
-            {key: (at, values)}, title=y, x="epoch", y=y, log=log_scale
+            {key: (at, values)},
+            title=title,
+            x="epoch",
+            y=y,
+            log=key == "learning_rate" and bool(marks),
+            from_zero=key == "images_per_second",
         )
     yield "</div>"
 
@@ -170,7 +174,6 @@ def _test(test, kept):
     yield figures.bars(
         test["per_class"], title="accuracy by class", x="top-1 accuracy, %"
     )
-    yield figures.confusion(np.array(test["confusion"]), names)
     if kept:
         right = (kept.guesses == kept.labels).astype(float)
         error = figures.calibration_error(kept.confidence, right)
@@ -179,6 +182,7 @@ def _test(test, kept):
             f'<p class="soft">Mean confidence {kept.confidence.mean():.1%}, accuracy '
             f"{right.mean():.1%}; expected calibration error {error:.3f}.</p></div>"
         )
+    yield figures.confusion(np.array(test["confusion"]), names)
     yield "</div>"
 
 
