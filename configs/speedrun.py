@@ -4,8 +4,8 @@ Jordan (2024), "94% on CIFAR-10 in 3.29 seconds", as a VGG: its seven convolutio
 the same order, pools after the convolution's batch norm and ReLU. Trains on all 50,000
 images and tests once, at the end.
 
-    python main.py --config=configs/speedrun.py
-    python main.py --config=configs/speedrun.py:90   # the smaller setting
+    python main.py --config=configs/speedrun.py:90   # 5 epochs: 90.48% +- 0.15, 3 seeds
+    python main.py --config=configs/speedrun.py      # 25 epochs, not yet measured
 """
 
 from configs import default
