@@ -12,7 +12,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from vgg_jax import backend
-from vgg_jax.errors import ConfigError, UserError
+from vgg_jax.errors import ConfigError, guarded
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="a file of configs/")
 _WORKDIR = flags.DEFINE_string(
@@ -44,17 +44,14 @@ def main():
     train.train(_CONFIG.value, Path(_WORKDIR.value or Path("runs") / name))
 
 
+def start(argv):
+    parse(argv)
+    main()
+
+
 if __name__ == "__main__":
     logging.set_verbosity(logging.ERROR)
     # Orbax leaves tasks behind when a disk is full; the one line comes from us.
     standard_logging.getLogger("asyncio").setLevel(standard_logging.CRITICAL)
     app.define_help_flags()
-    try:
-        parse(sys.argv)
-        main()
-    except UserError as error:
-        print(f"{error.label}: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("stopped: the same command goes on from what is saved", file=sys.stderr)
-        sys.exit(130)
+    guarded(start, sys.argv)

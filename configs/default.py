@@ -46,9 +46,8 @@ def get_config() -> ConfigDict:
     config.model.hidden = (4096, 4096)  # widths of the paper head's hidden layers
     config.model.dropout = 0.5  # in [0, 1), after each hidden layer
     config.model.pool = "max"  # "max" or "average"
-    config.model.kernel_init = (
-        "he"  # glorot_uniform, lecun, torchvision, paper, identity
-    )
+    # he, glorot_uniform, lecun, torchvision, paper, identity
+    config.model.kernel_init = "he"
     config.model.logit_scale = 1.0  # > 0; multiplies the logits
     config.model.dtype = "auto"  # float32, bfloat16; auto: bfloat16 where it is fast
     config.model.conv = "auto"  # "auto": fast on each backend; "lax": XLA's own

@@ -1,5 +1,8 @@
 """Errors that a user can mend; `main.py` prints them without a traceback."""
 
+import sys
+from collections.abc import Callable
+
 
 class UserError(Exception):
     """Base of the errors that are not bugs: the message names value and remedy.
@@ -23,6 +26,18 @@ class ConfigError(UserError):
     """A value in the config is wrong."""
 
     exit_code = 2
+
+
+def guarded(call: Callable, *arguments) -> None:
+    """Calls a command line's main; a user's error is one line and its exit code."""
+    try:
+        call(*arguments)
+    except UserError as error:
+        print(f"{error.label}: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("stopped: the same command goes on from what is saved", file=sys.stderr)
+        sys.exit(130)
 
 
 def choose(table, name: str, field: str):

@@ -21,7 +21,7 @@ import numpy as np
 import PIL.Image
 
 from vgg_jax import figures, gallery, log
-from vgg_jax.errors import RunError, UserError
+from vgg_jax.errors import RunError, guarded
 
 FILE = "report.html"
 _FILTERS = 64  # shown at most
@@ -304,8 +304,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    guarded(main, sys.argv[1:])

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from vgg_jax import config as config_lib
 from vgg_jax import layers, model
-from vgg_jax.errors import ConfigError, RunError
+from vgg_jax.errors import ConfigError, guarded
 
 _CLASSES = {"cifar10": 10, "cifar10_sample": 10, "cifar100": 100}
 _TRAINING = {"cifar10": 50_000, "cifar10_sample": 4_000, "cifar100": 50_000}
@@ -224,13 +224,5 @@ def main(_):
         show(found, form, title)
 
 
-def run():
-    try:
-        app.run(main)
-    except (ConfigError, RunError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(error.exit_code) from None
-
-
 if __name__ == "__main__":
-    run()
+    guarded(app.run, main)

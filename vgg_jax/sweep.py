@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vgg_jax import log, report
-from vgg_jax.errors import ConfigError, RunError, UserError
+from vgg_jax.errors import ConfigError, RunError, guarded
 
 _MAIN = Path(__file__).resolve().parent.parent / "main.py"
 
@@ -132,11 +132,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("stopped: the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
+    guarded(main, sys.argv[1:])
