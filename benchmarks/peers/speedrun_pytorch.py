@@ -95,69 +95,112 @@ def accuracy(net, images, labels):
     return right / len(images)
 
 
+class Lookahead:
+    """As `vgg_jax.average.lookahead`."""
+
+    def __init__(self, net, total):
+        self.pairs = [(p, p.detach().clone()) for p in net.parameters()]
+        self.total = total
+
+    @torch.no_grad()
+    def update(self, done):
+        """After update number `done`, counted from 0."""
+        if (done + 1) % 5:
+            return
+        stays = CONFIG["lookahead"] ** 5 * (done / self.total) ** 3
+        for now, average in self.pairs:
+            average.lerp_(now, 1 - stays)
+            now.copy_(average)
+
+    @torch.no_grad()
+    def finish(self):
+        """The average is what is tested."""
+        for now, average in self.pairs:
+            now.copy_(average)
+
+
+class Training:
+    """All of a run; `step` makes the next update."""
+
+    def __init__(self, arrays):
+        self.images = prepare(arrays["images"])
+        self.labels = torch.from_numpy(arrays["labels"]).long()
+        net = Net(CONFIG["model"]["variant"], arrays["whitening"])
+        self.net = net.to(memory_format=torch.channels_last).train()
+        self.steps = len(self.images) // CONFIG["batch_size"]  # of an epoch
+        self.total = CONFIG["epochs"] * self.steps
+        self.optimizer = self._optimizer()
+        self.lookahead = Lookahead(self.net, self.total)
+        self.coin = torch.rand(len(self.images)) < 0.5
+        self.done, self.order = 0, None
+
+    def _optimizer(self):
+        options = CONFIG["optimizer"]
+        named = [(n, p) for n, p in self.net.named_parameters() if p.requires_grad]
+        biases = [p for n, p in named if n.endswith("bias")]
+        kernels = [p for n, p in named if not n.endswith("bias")]
+        decay = options["weight_decay"]
+        groups = [
+            {"params": biases, "weight_decay": 0.0, "scale": options["bias_scale"]},
+            {"params": kernels, "weight_decay": decay, "scale": 1.0},
+        ]
+        return torch.optim.SGD(
+            groups, lr=1.0, momentum=options["momentum"], nesterov=options["nesterov"]
+        )
+
+    def batch(self):
+        epoch, place = divmod(self.done, self.steps)
+        if place == 0 or self.order is None:
+            self.order = torch.randperm(len(self.images))
+        size = CONFIG["batch_size"]
+        index = self.order[place * size : (place + 1) * size]
+        x = crop(self.images[index], CONFIG["augment"]["crop"])
+        flip = self.coin[index] ^ (epoch % 2 == 1)
+        x = torch.where(flip[:, None, None, None], x.flip(3), x)
+        return x.contiguous(memory_format=torch.channels_last), self.labels[index]
+
+    def step(self):
+        warmup = round(CONFIG["schedule"]["warmup_epochs"] * self.steps)
+        for group in self.optimizer.param_groups:
+            now = rate(self.done, self.total, warmup)
+            group["lr"] = CONFIG["lr"] * group["scale"] * now
+        x, labels = self.batch()
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = self.net(x)
+        loss = F.cross_entropy(
+            logits.float(), labels, label_smoothing=CONFIG["label_smoothing"]
+        )
+        loss.backward()
+        self.optimizer.step()
+        self.lookahead.update(self.done)
+        self.done += 1
+
+
+def train(arrays):
+    """Trains to the end; returns seconds of training and test accuracy."""
+    run = Training(arrays)
+    start = time.perf_counter()
+    for i in range(1, run.total + 1):
+        run.step()
+        if i % run.steps == 0:
+            seconds = time.perf_counter() - start
+            print(f"epoch {i // run.steps} {seconds:.0f} s", file=sys.stderr)
+    run.lookahead.finish()
+    seconds = time.perf_counter() - start
+    images = prepare(arrays["test_images"])
+    labels = torch.from_numpy(arrays["test_labels"]).long()
+    return {"seconds": seconds, "accuracy": accuracy(run.net, images, labels)}
+
+
 def main():
     torch.manual_seed(todo["seed"])
     arrays = np.load(todo["data"])
-    images, labels = (
-        prepare(arrays["images"]),
-        torch.from_numpy(arrays["labels"]).long(),
-    )
-    net = Net(CONFIG["model"]["variant"], arrays["whitening"])
-    net = net.to(memory_format=torch.channels_last).train()
-    options, batch = CONFIG["optimizer"], CONFIG["batch_size"]
-    named = [(n, p) for n, p in net.named_parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for n, p in named if n.endswith("bias")], "weight_decay": 0.0,
-         "scale": options["bias_scale"]},
-        {"params": [p for n, p in named if not n.endswith("bias")], "scale": 1.0,
-         "weight_decay": options["weight_decay"]},
-    ]  # fmt: skip
-    optimizer = torch.optim.SGD(
-        groups, lr=1.0, momentum=options["momentum"], nesterov=options["nesterov"]
-    )
-    steps = len(images) // batch
-    total = CONFIG["epochs"] * steps
-    warmup = round(CONFIG["schedule"]["warmup_epochs"] * steps)
-    coin = torch.rand(len(images)) < 0.5
-    done, order = 0, None
-
-    def step():
-        nonlocal done, order
-        epoch, place = divmod(done, steps)
-        if place == 0 or order is None:
-            order = torch.randperm(len(images))
-        for group in optimizer.param_groups:
-            group["lr"] = CONFIG["lr"] * group["scale"] * rate(done, total, warmup)
-        index = order[place * batch : (place + 1) * batch]
-        x = crop(images[index], CONFIG["augment"]["crop"])
-        flip = coin[index] ^ (epoch % 2 == 1)
-        x = torch.where(flip[:, None, None, None], x.flip(3), x)
-        x = x.contiguous(memory_format=torch.channels_last)
-        optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = net(x)
-        loss = F.cross_entropy(
-            logits.float(), labels[index], label_smoothing=CONFIG["label_smoothing"]
-        )
-        loss.backward()
-        optimizer.step()
-        done += 1
-
     if todo["mode"] == "serve":
-        serve(lambda n: [step() for _ in range(n)])
-        return
-    start = time.perf_counter()
-    for i in range(total):
-        step()
-        if (i + 1) % steps == 0:
-            print(f"epoch {(i + 1) // steps} {time.perf_counter() - start:.0f} s",
-                  file=sys.stderr)  # fmt: skip
-    seconds = time.perf_counter() - start
-    test = (
-        prepare(arrays["test_images"]),
-        torch.from_numpy(arrays["test_labels"]).long(),
-    )
-    print(json.dumps({"seconds": seconds, "accuracy": accuracy(net, *test)}))
+        run = Training(arrays)
+        serve(lambda n: [run.step() for _ in range(n)])
+    else:
+        print(json.dumps(train(arrays)))
 
 
 main()
