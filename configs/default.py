@@ -79,4 +79,5 @@ def get_config() -> ConfigDict:
 
     config.log = ConfigDict()
     config.log.every_steps = 50  # >= 1; between rows of metrics.jsonl in an epoch
+    config.log.tracker = "none"  # none, wandb, mlflow: there too, where installed
     return config

@@ -9,8 +9,9 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from vgg_jax import figures, report
+from vgg_jax import comparison, figures, report
 from vgg_jax.errors import RunError
+from vgg_jax.record import Record
 
 CLASSES = ("cat", "dog", "frog")
 
@@ -113,7 +114,7 @@ def test_an_unfinished_run(tmp_path, epochs):
 
 def test_a_comparison_names_what_differs(tmp_path):
     a, b = make_run(tmp_path / "a"), make_run(tmp_path / "b", finished=False, lr=0.3)
-    text = report.page([report.Record(a), report.Record(b)])
+    text = comparison.page([Record(a), Record(b)])
     Checker(text)
     after = text[text.index("Where the configs differ") :]
     assert re.findall(r"<td>([^<]*)</td>", after) == ["lr", "0.1", "0.3"]
@@ -121,11 +122,11 @@ def test_a_comparison_names_what_differs(tmp_path):
 
 def test_a_directory_without_a_run_is_told(tmp_path):
     with pytest.raises(RunError, match="holds no run"):
-        report.Record(tmp_path)
+        Record(tmp_path)
 
 
 def test_drops_are_between_the_epochs(tmp_path):
-    assert report.Record(make_run(tmp_path / "a")).drops() == [2.5]
+    assert Record(make_run(tmp_path / "a")).drops() == [2.5]
 
 
 def test_calibration_error_by_hand():

@@ -1,11 +1,11 @@
 """What a config may hold: ranges and names, checked before any work is done."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from vgg_jax import augment, backend, batches, conv, model, optimizer
+from vgg_jax import augment, backend, batches, conv, model, optimizer, trackers
 from vgg_jax.errors import ConfigError, choose
 
 _Rule = tuple[Callable[[Any], bool], str]
@@ -68,6 +68,7 @@ NAMES = {
     "schedule.name": optimizer.SCHEDULES,
     "schedule.monitor": MONITORS,
     "checkpoint.monitor": ("accuracy", "loss"),
+    "log.tracker": trackers.TRACKERS,
 }
 
 
@@ -90,6 +91,7 @@ def resolve(config: ConfigDict) -> ConfigDict:
             "averages of the weights: set one of them to 0"
         )
     _check_validation(config)
+    trackers.check(config.log.tracker)
     if config.schedule.warmup_epochs >= config.epochs:
         raise ConfigError(
             f"schedule.warmup_epochs={config.schedule.warmup_epochs} must be below "
@@ -103,6 +105,17 @@ def resolve(config: ConfigDict) -> ConfigDict:
         )
     config.model.dtype = backend.compute_dtype(config.model.dtype)
     return config
+
+
+def flat(config: Mapping, prefix: str = "") -> dict[str, object]:
+    """`{"a": {"b": 1}}` -> `{"a.b": 1}`."""
+    found = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            found.update(flat(value, f"{prefix}{key}."))
+        else:
+            found[prefix + key] = value
+    return found
 
 
 def _check_validation(config):

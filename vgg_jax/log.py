@@ -1,11 +1,14 @@
-"""Metrics on disk: `metrics.jsonl` and TensorBoard."""
+"""Metrics on disk: `metrics.jsonl` and TensorBoard; and in a tracker, if asked for."""
 
 import json
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from tensorboardX import SummaryWriter
+
+from vgg_jax.trackers import Tracker
 
 
 class MetricLog:
@@ -18,9 +21,12 @@ class MetricLog:
         workdir: directory of the run.
         step: updates made so far.
         epochs: epochs finished so far.
+        tracker: gets every value too; the run outlives it, should it fail.
     """
 
-    def __init__(self, workdir: Path, *, step: int, epochs: int):
+    def __init__(
+        self, workdir: Path, *, step: int, epochs: int, tracker: Tracker | None = None
+    ):
         self.workdir = workdir
         path = workdir / "metrics.jsonl"
         done = {"step": step, "epoch": epochs}
@@ -30,17 +36,38 @@ class MetricLog:
         self._board = SummaryWriter(
             str(workdir / "tensorboard"), purge_step=step + 1 if step else None
         )
+        self._tracker = tracker
 
     def write(self, kind: str, row: Mapping[str, float]) -> None:
         """One row. `kind` is "step" or "epoch"; `row["step"]` counts updates."""
         self._file.write(json.dumps({"kind": kind, **row}) + "\n")
-        for key, value in row.items():
-            if key != "step":
-                self._board.add_scalar(f"{kind}/{key}", value, row["step"])
+        self.show(kind, row)
+
+    def show(self, kind: str, row: Mapping[str, float]) -> None:
+        """A row for TensorBoard and the tracker only."""
+        values = {f"{kind}/{key}": x for key, x in row.items() if key != "step"}
+        for key, value in values.items():
+            self._board.add_scalar(key, value, row["step"])
+        if self._tracker:
+            self._guarded(self._tracker.write, values, row["step"])
 
     def close(self) -> None:
         self._file.close()
         self._board.close()
+        if self._tracker:
+            self._guarded(self._tracker.close)
+
+    def _guarded(self, call, *arguments):
+        """A tracker that fails (its network, say) is left; the training goes on."""
+        try:
+            call(*arguments)
+        except Exception as error:
+            self._tracker = None
+            logging.getLogger(__name__).error(
+                "the tracker failed and gets no more values (%s); they are all in %s",
+                error,
+                self.workdir / "metrics.jsonl",
+            )
 
 
 def read(workdir: Path) -> list[dict]:

@@ -14,9 +14,10 @@ import numpy as np
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from vgg_jax import batches, data, progress, recipe, step, whiten
+from vgg_jax import batches, data, progress, recipe, step, trackers, whiten
 from vgg_jax import workdir as workdir_lib
 from vgg_jax.checkpoint import Checkpoints
+from vgg_jax.config import flat
 from vgg_jax.evaluate import Evaluation, evaluate
 from vgg_jax.interrupt import Interrupt
 from vgg_jax.log import MetricLog
@@ -97,7 +98,13 @@ def opened(
         say(f"resuming after step {state.step:,} (epoch {state.epochs} done)")
     with contextlib.ExitStack() as stack:
         stack.callback(checkpoints.close)
-        log = MetricLog(workdir, step=int(state.step), epochs=int(state.epochs))
+        fields = flat(config.to_dict())
+        log = MetricLog(
+            workdir,
+            step=int(state.step),
+            epochs=int(state.epochs),
+            tracker=trackers.opened(config.log.tracker, workdir, fields),
+        )
         stack.callback(log.close)
         profile = Profile(workdir / "profile", config.profile)
         stack.callback(profile.close)

@@ -18,8 +18,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from vgg_jax import log, report
+from vgg_jax import comparison, log
 from vgg_jax.errors import ConfigError, RunError, guarded
+from vgg_jax.record import Record
 
 _MAIN = Path(__file__).resolve().parent.parent / "main.py"
 
@@ -67,7 +68,7 @@ def name(fields: dict[str, str]) -> str:
     return ",".join(f"{k}={v}" for k, v in fields.items()).replace("/", "_")
 
 
-def table(records: dict[str, report.Record], runs: list[dict[str, str]]) -> list[dict]:
+def table(records: dict[str, Record], runs: list[dict[str, str]]) -> list[dict]:
     """A row a setting, best mean validation accuracy first."""
     rows = {}
     for fields in runs:
@@ -118,11 +119,11 @@ def main(arguments: Sequence[str]) -> None:
                 f"run {name(fields)} ended with status {done.returncode}, see above; "
                 "the same command goes on from here"
             )
-    records = {name(f): report.Record(workdir / name(f)) for f in runs}
+    records = {name(f): Record(workdir / name(f)) for f in runs}
     rows = table(records, runs)
     log.write_atomically(workdir / "sweep.json", json.dumps(rows, indent=2) + "\n")
     page = workdir / "comparison.html"
-    log.write_atomically(page, report.page(list(records.values())))
+    log.write_atomically(page, comparison.page(list(records.values())))
     width = max(len(row["setting"]) for row in rows)
     print(f"{'setting':{width}}  {'validation %':>15}  {'test %':>15}  seeds")
     for row in rows:

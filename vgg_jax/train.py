@@ -173,6 +173,9 @@ def _test(run, state):
             run.recipe, run.dataset, state.params, test, seed=run.config.seed
         ),
     )
+    run.log.show(
+        "test", {"step": int(state.step), "top1": test.accuracy, "loss": test.loss}
+    )
     epochs = [row for row in log_lib.read(run.log.workdir) if row["kind"] == "epoch"]
     return {
         "test": {

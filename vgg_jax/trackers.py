@@ -1,0 +1,98 @@
+"""Experiment trackers that a run also writes to: Weights & Biases, MLflow.
+
+Asked for by `log.tracker`; each is imported only then, and is not a requirement. They
+are configured by their own environment (`WANDB_MODE`, `WANDB_PROJECT`,
+`MLFLOW_TRACKING_URI`, `MLFLOW_EXPERIMENT_NAME`).
+"""
+
+import importlib.util
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from vgg_jax.errors import ConfigError
+
+_FILE = "tracker.txt"  # in the workdir: identity of the tracker's run, to go on with it
+_PROJECT = "vgg_jax"
+
+
+class Tracker(NamedTuple):
+    """One run in a tracker.
+
+    Attributes:
+        identity: of the run there.
+        write: takes values by name and the number of updates made.
+        close: ends it.
+    """
+
+    identity: str
+    write: Callable[[Mapping[str, float], int], None]
+    close: Callable[[], None]
+
+
+def _wandb(name, fields, identity, workdir):
+    import wandb
+
+    run = wandb.init(
+        project=os.environ.get("WANDB_PROJECT", _PROJECT),
+        name=name,
+        config=fields,
+        id=identity,
+        resume="allow",
+        dir=str(workdir),
+    )
+    return Tracker(run.id, lambda values, step: run.log(values, step=step), run.finish)
+
+
+def _mlflow(name, fields, identity, workdir):
+    del workdir
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    if identity is None:
+        experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", _PROJECT)
+        found = client.get_experiment_by_name(experiment)
+        place = found.experiment_id if found else client.create_experiment(experiment)
+        identity = client.create_run(place, run_name=name).info.run_id
+        for field, value in fields.items():
+            client.log_param(identity, field, value)
+    else:
+        client.update_run(identity, "RUNNING")
+
+    def write(values, step):
+        for key, value in values.items():
+            client.log_metric(identity, key, value, step=step)
+
+    return Tracker(identity, write, lambda: client.set_terminated(identity))
+
+
+TRACKERS = {"none": None, "wandb": _wandb, "mlflow": _mlflow}
+
+
+def check(name: str) -> None:
+    """Raises:
+    ConfigError: the tracker is not installed.
+    """
+    if name != "none" and importlib.util.find_spec(name) is None:
+        raise ConfigError(
+            f"log.tracker={name!r} is not installed here: pip install {name}, or set "
+            "log.tracker=none"
+        )
+
+
+def opened(name: str, workdir: Path, fields: Mapping[str, object]) -> Tracker | None:
+    """The tracker's run that belongs to `workdir`, begun or gone on with.
+
+    Args:
+        name: a key of `TRACKERS`.
+        workdir: of the run.
+        fields: the config, flat.
+    """
+    if name == "none":
+        return None
+    file = workdir / _FILE
+    known = file.read_text() if file.exists() else None
+    tracker = TRACKERS[name](workdir.name, dict(fields), known, workdir)
+    file.write_text(tracker.identity)
+    return tracker
