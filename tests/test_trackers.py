@@ -1,4 +1,4 @@
-"""What a run writes to Weights & Biases and MLflow, read back through their own files."""
+"""What a run writes to Weights & Biases and MLflow, read back from their files."""
 
 import logging
 
