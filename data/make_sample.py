@@ -87,7 +87,7 @@ def main() -> None:
     target = DATA_DIR / "cifar10_sample" / str(Cifar10Sample.VERSION)
     with tempfile.TemporaryDirectory(dir=DATA_DIR) as scratch:
         shutil.rmtree(target, ignore_errors=True)
-        cifar10.write(Cifar10Sample, splits, target, Path(scratch))
+        cifar10.write(Cifar10Sample(splits, data_dir=Path(scratch)), target)
     for split, (images, labels) in read(target).items():
         cifar10.verify(split, images, labels, name="cifar10_sample")
     size = sum(file.stat().st_size for file in target.iterdir())

@@ -178,7 +178,7 @@ def prepare(
                     scratch, archive_dir=archive_dir, check=verify, report=report
                 )
                 report(f"CIFAR-10: sums verified; writing {target}")
-                write(Cifar10, splits, target, scratch)
+                write(Cifar10(splits, data_dir=scratch), target)
                 report(f"CIFAR-10: ready in {target}")
     except (OSError, RuntimeError) as error:  # array_record's when the disk is full
         raise RunError(
@@ -188,10 +188,9 @@ def prepare(
     return target
 
 
-def write(builder: type[Cifar10], splits: Splits, target: Path, scratch: Path) -> None:
-    """Writes the data set in `scratch` and moves it to `target` when it is whole."""
+def write(made: tfds.core.DatasetBuilder, target: Path) -> None:
+    """Writes a data set where `made` has it and moves it to `target` when whole."""
     tfds.display_progress_bar(sys.stderr.isatty())
-    made = builder(splits, data_dir=scratch)
     # TFDS announces the scratch path on standard output; the caller reports instead.
     with contextlib.redirect_stdout(io.StringIO()):
         made.download_and_prepare()
