@@ -1,0 +1,126 @@
+"""Every command and program in the README works as it is written there.
+
+Commands run in a copy of the checkout whose `.venv` is the environment of the tests.
+A training that would take hours is stopped by a signal after its first steps, and must
+save itself. The two commands that set an environment up are what `.ci/run` does.
+"""
+
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from vgg_jax import data
+from vgg_jax.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+BLOCKS = re.findall(
+    r"^```(\w*)\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S
+)
+COMMANDS = [
+    line
+    for language, text in BLOCKS
+    if language == ""
+    for line in text.splitlines()
+    if line.startswith(".venv/bin/")
+]
+PROGRAMS = [text for language, text in BLOCKS if language == "python"]
+QUICK = "vgg_jax.summary"
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    path = tmp_path_factory.mktemp("readme") / "vgg_jax"
+    kept = ("vgg_jax", "configs", "data", "main.py", "README.md")
+    path.mkdir()
+    for name in kept:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, path / name)
+    (path / ".venv").symlink_to(sys.prefix, target_is_directory=True)
+    rng = np.random.default_rng(0)
+    for label in ("cat", "dog"):
+        (path / "photos" / label).mkdir(parents=True)
+        for i in range(400):
+            pixels = rng.integers(0, 256, (70, 80 + i % 9, 3), np.uint8)
+            PIL.Image.fromarray(pixels).save(path / f"photos/{label}/{i}.png")
+    return path
+
+
+@pytest.fixture(scope="module")
+def environ(tmp_path_factory):
+    """CIFAR-10 is linked, not written: the folder of photos is written beside it."""
+    try:
+        found = Path(data.find("cifar10", report=lambda text: None).data_path)
+    except UserError as error:
+        pytest.skip(f"needs CIFAR-10: {error}")
+    root = tmp_path_factory.mktemp("data")
+    (root / "cifar10").symlink_to(found.parent, target_is_directory=True)
+    return {**os.environ, "TFDS_DATA_DIR": str(root)}
+
+
+def test_the_readme_has_commands_and_programs():
+    assert len(COMMANDS) >= 10 and PROGRAMS
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if QUICK in c])
+def test_a_quick_command(command, checkout):
+    done = subprocess.run(
+        command, shell=True, cwd=checkout, capture_output=True, text=True
+    )
+    assert done.returncode == 0 and done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("text", PROGRAMS)
+def test_a_program(text, checkout):
+    done = subprocess.run(
+        [sys.executable, "-c", text], cwd=checkout, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def stopped_after_first_steps(command, checkout, environ):
+    """Output and status of a command that is sent SIGTERM once it trains."""
+    process = subprocess.Popen(
+        shlex.split(command),
+        cwd=checkout,
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    alarm = threading.Timer(600, process.kill)
+    alarm.start()
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if line.startswith("epoch 1/") and "img/s" in line:
+            process.send_signal(signal.SIGTERM)
+            break
+    lines += process.stdout.readlines()
+    alarm.cancel()
+    return "".join(lines), process.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [c for c in COMMANDS if QUICK not in c])
+def test_a_command(command, checkout, environ):
+    if "--trials" in command:
+        pytest.importorskip("optuna", reason="pip install optuna")
+    if "runs/quickstart" in command and not (checkout / "runs/quickstart").exists():
+        first = f"{sys.executable} main.py --config=configs/quickstart.py"
+        stopped_after_first_steps(first, checkout, environ)
+    output, status = stopped_after_first_steps(command, checkout, environ)
+    if "main.py" in command or "sweep" in command:
+        assert "saved; the same command goes on" in output
+        assert status == (130 if "sweep" in command else 143), output
+    else:
+        assert status == 0, output
