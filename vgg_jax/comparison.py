@@ -16,38 +16,62 @@ def page(records: Sequence[Record]) -> str:
 
 def _body(records):
     yield f"<h1>{len(records)} runs</h1>"
-    rows = []
-    for record in records:
-        test = record.result["test"] if record.result else None
-        best = record.column("val_accuracy")[1]
-        rows.append(
-            (
-                record.name,
-                f"{100 * test['accuracy']:.2f}%" if test else "unfinished",
-                f"{100 * max(best):.2f}%" if best else "",
-                record.epochs[-1]["epoch"] if record.epochs else 0,
-                duration(sum(row["seconds"] for row in record.epochs)),
-            )
-        )
     heads = ["run", "test top-1", "best validation top-1", "epochs", "time"]
-    yield table(heads, rows)
+    yield table(heads, map(_row, records))
     yield '<h2>Learning curves</h2><div class="figures">'
-    for key, y, scale in (
-        ("val_accuracy", "validation top-1 accuracy, %", 100),
-        ("val_loss", "validation loss, nats", 1),
-        ("train_loss", "training loss, nats", 1),
-        ("train_accuracy", "training top-1 accuracy, %", 100),
+    yield from _curves(records)
+    yield "</div><h2>Where the configs differ</h2>"
+    yield _differences(records)
+
+
+def _row(record):
+    test = record.result["test"] if record.result else None
+    best = record.column("val_accuracy")[1]
+    return (
+        record.name,
+        _share(test) if test else "unfinished",
+        f"{100 * max(best):.2f}%" if best else "",
+        record.epochs[-1]["epoch"] if record.epochs else 0,
+        duration(sum(row["seconds"] for row in record.epochs)),
+    )
+
+
+def _share(test):
+    return f"{100 * test['accuracy']:.2f}% of {test['count']:,}"
+
+
+def _curves(records):
+    """A run without a value keeps its place, and with it every run its colour."""
+    for key, title, y, scale in (
+        ("val_accuracy", "validation accuracy", "top-1, %", 100),
+        ("val_loss", "validation loss", "nats", 1),
+        ("train_accuracy", "training accuracy", "top-1, %", 100),
+        ("train_loss", "training loss", "nats", 1),
     ):
         series = {}
         for record in records:
             at, values = record.column(key)
-            if at:
-                series[record.name] = at, [scale * value for value in values]
-        if series:
-            yield figures.curves(series, title=y, x="epoch", y=y)
-    yield "</div><h2>Where the configs differ</h2>"
-    configs = [flat(record.config) for record in records]
-    fields = [f for f in configs[0] if len({str(c.get(f)) for c in configs}) > 1]
-    heads = ["field", *(record.name for record in records)]
-    differing = [(f, *(c.get(f, "") for c in configs)) for f in fields]
-    yield table(heads, differing) if fields else "<p>Nowhere.</p>"
+            series[record.name] = at, [scale * value for value in values]
+        if any(at for at, _ in series.values()):
+            yield figures.curves(series, title=title, x="epoch", y=y)
+
+
+def _differences(records):
+    """A row a field; a row a run where there are more runs than fields."""
+    configs = [
+        {field: _value(value) for field, value in flat(record.config).items()}
+        for record in records
+    ]
+    fields = [f for f in configs[0] if len({c.get(f) for c in configs}) > 1]
+    if not fields:
+        return "<p>Nowhere.</p>"
+    names = [record.name for record in records]
+    rows = [(f, *(c.get(f, "") for c in configs)) for f in fields]
+    if len(names) <= len(fields):
+        return table(["field", *names], rows)
+    heads, *columns = zip(("run", *names), *rows, strict=True)
+    return table(heads, columns)
+
+
+def _value(value):
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

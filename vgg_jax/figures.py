@@ -76,7 +76,7 @@ def curves(
                 color=COLOURS[i % len(COLOURS)],
                 marker="o" if len(at) <= 60 else None,
                 markersize=3,
-                label=name,
+                label=name if len(at) else None,
             )
         for i, mark in enumerate(marks):
             label = "learning rate drops" if i == 0 else None
