@@ -1,7 +1,21 @@
 """Trains a VGG: `python main.py --config=configs/quickstart.py`.
 
-Every field of the config can be set: `--config.lr=0.03 --config.model.variant=E`.
-The same command resumes a run that was stopped.
+configs/  quickstart   minutes on a laptop; its images come with the repository
+          vgg16        the blog's network and optimiser on CIFAR-10 (vgg16.py:D: the
+                       paper's D); vgg11, vgg13, vgg19
+          vgg16_bn     with batch norm, the usual strong baseline
+          speedrun     the most accuracy a minute (speedrun.py:90: the short run)
+          blog         the blog's program to the letter
+
+Every field of configs/default.py, where each is explained, can be set:
+  --config.lr=0.03 --config.model.variant=E --config.data.train='train[:90%]'
+
+A run lives in --workdir. The same command resumes a run that was stopped; it ends with
+report.html. See also, each with --help:
+  python -m vgg_jax.summary   a network's layers and costs, before it runs
+  python -m vgg_jax.report    the page of a run, or a comparison of several
+  python -m vgg_jax.sweep     grids of settings and seeds
+  python -m vgg_jax.folder    a data set from your own folders of pictures
 """
 
 import logging as standard_logging

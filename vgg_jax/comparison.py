@@ -7,6 +7,8 @@ from vgg_jax.config import flat
 from vgg_jax.page import document, duration, table
 from vgg_jax.record import Record
 
+_ACROSS = 4  # runs beside each other even for few fields
+
 
 def page(records: Sequence[Record]) -> str:
     """The page that compares them."""
@@ -57,7 +59,7 @@ def _curves(records):
 
 
 def _differences(records):
-    """A row a field; a row a run where there are more runs than fields."""
+    """A row a field; a row a run where many runs differ in few fields."""
     configs = [
         {field: _value(value) for field, value in flat(record.config).items()}
         for record in records
@@ -67,7 +69,7 @@ def _differences(records):
         return "<p>Nowhere.</p>"
     names = [record.name for record in records]
     rows = [(f, *(c.get(f, "") for c in configs)) for f in fields]
-    if len(names) <= len(fields):
+    if len(names) <= max(_ACROSS, len(fields)):
         return table(["field", *names], rows)
     heads, *columns = zip(("run", *names), *rows, strict=True)
     return table(heads, columns)
