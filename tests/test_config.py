@@ -10,6 +10,7 @@ from configs import default
 from vgg_jax import config as config_lib
 from vgg_jax import recipe, workdir
 from vgg_jax.data import Dataset, Split
+from vgg_jax.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = sorted(p.stem for p in (ROOT / "configs").glob("[a-z]*.py"))
@@ -82,6 +83,18 @@ def test_every_field_is_read():
             assert re.search(
                 rf"(config|schedule|plateau)\.({group}\.)?{by_name}\b", code
             ), field
+
+
+def test_wrong_gradients_are_refused(monkeypatch):
+    """XLA's own convolution in bfloat16 at a small batch; see tests/test_conv.py."""
+    settings = default.get_config()
+    settings.model.conv, settings.model.dtype = "lax", "bfloat16"
+    config_lib.resolve(settings)
+    settings.batch_size = 8
+    with pytest.raises(ConfigError, match="model.conv=auto"):
+        config_lib.resolve(settings)
+    monkeypatch.setattr(config_lib.jax, "default_backend", lambda: "gpu")
+    config_lib.resolve(settings)
 
 
 def test_a_built_recipe_follows_the_config():

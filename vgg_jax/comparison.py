@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from vgg_jax import figures
-from vgg_jax.config import flat
 from vgg_jax.page import document, duration, table
 from vgg_jax.record import Record
+from vgg_jax.workdir import flatten
 
 _ACROSS = 4  # runs beside each other even for few fields
 
@@ -61,7 +61,7 @@ def _curves(records):
 def _differences(records):
     """A row a field; a row a run where many runs differ in few fields."""
     configs = [
-        {field: _value(value) for field, value in flat(record.config).items()}
+        {field: _value(value) for field, value in flatten(record.config).items()}
         for record in records
     ]
     fields = [f for f in configs[0] if len({c.get(f) for c in configs}) > 1]

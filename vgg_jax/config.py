@@ -1,8 +1,9 @@
 """What a config may hold: ranges and names, checked before any work is done."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
 from vgg_jax import augment, backend, batches, conv, model, optimizer, trackers
@@ -12,6 +13,7 @@ _Rule = tuple[Callable[[Any], bool], str]
 _AT_LEAST_1: _Rule = (lambda x: x >= 1, "at least 1")
 _AT_LEAST_0: _Rule = (lambda x: x >= 0, "0 or more")
 _POSITIVE: _Rule = (lambda x: x > 0, "above 0")
+_LEAST_LAX_BATCH = 16
 _SHARE: _Rule = (lambda x: 0 <= x < 1, "in [0, 1)")
 
 RANGES: dict[str, _Rule] = {
@@ -104,18 +106,8 @@ def resolve(config: ConfigDict) -> ConfigDict:
             f"{config.model.variant} needs at least {least}x{least} pixels"
         )
     config.model.dtype = backend.compute_dtype(config.model.dtype)
+    _check_convolution(config)
     return config
-
-
-def flat(config: Mapping, prefix: str = "") -> dict[str, object]:
-    """`{"a": {"b": 1}}` -> `{"a.b": 1}`."""
-    found = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            found.update(flat(value, f"{prefix}{key}."))
-        else:
-            found[prefix + key] = value
-    return found
 
 
 def _check_validation(config):
@@ -131,6 +123,18 @@ def _check_validation(config):
         raise ConfigError(
             "test_with='best' needs a validation split, and data.validation='none': "
             "set test_with=last"
+        )
+
+
+def _check_convolution(config):
+    """jaxlib 0.12's oneDNN: wrong weight gradients for batches of 2 ... 12."""
+    small = config.batch_size < _LEAST_LAX_BATCH or config.remainder == "keep"
+    kind = config.model.conv, config.model.dtype, jax.default_backend()
+    if small and kind == ("lax", "bfloat16", "cpu"):
+        raise ConfigError(
+            f"model.conv='lax' in bfloat16 on CPU returns wrong gradients for batches "
+            f"under {_LEAST_LAX_BATCH} (batch_size={config.batch_size}, remainder="
+            f"{config.remainder!r}): use model.conv=auto, or model.dtype=float32"
         )
 
 

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from vgg_jax import comparison, figures, gallery, log
-from vgg_jax.config import flat
 from vgg_jax.errors import guarded
 from vgg_jax.page import document, duration, image, table
 from vgg_jax.record import Record
+from vgg_jax.workdir import flatten
 
 FILE = "report.html"
 _FILTERS = 64  # shown at most
@@ -60,7 +60,7 @@ def _body(record):
         yield f"<pre>{html.escape(environment['command'])}</pre>"
         yield table(["", ""], environment.items())
     yield "<details><summary>the whole config</summary>"
-    yield table(["field", "value"], flat(config).items())
+    yield table(["field", "value"], flatten(config).items())
     yield "</details>"
 
 

@@ -17,7 +17,6 @@ from rich.console import Console
 from vgg_jax import batches, data, progress, recipe, step, trackers, whiten
 from vgg_jax import workdir as workdir_lib
 from vgg_jax.checkpoint import Checkpoints
-from vgg_jax.config import flat
 from vgg_jax.evaluate import Evaluation, evaluate
 from vgg_jax.interrupt import Interrupt
 from vgg_jax.log import MetricLog
@@ -98,7 +97,7 @@ def opened(
         say(f"resuming after step {state.step:,} (epoch {state.epochs} done)")
     with contextlib.ExitStack() as stack:
         stack.callback(checkpoints.close)
-        fields = flat(config.to_dict())
+        fields = workdir_lib.flatten(config.to_dict())
         log = MetricLog(
             workdir,
             step=int(state.step),
