@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from vgg_jax import comparison, figures, report
+from vgg_jax import comparison, figures, gallery, report
 from vgg_jax.errors import RunError
 from vgg_jax.record import Record
 
@@ -144,13 +144,35 @@ def test_the_figures_take_the_colour_of_the_page():
     assert "currentColor" in text and "#010203" not in text
 
 
+# Titles itself: figures drawn and pictures shown.
+LOOK = """<script>document.title = [
+  [...document.querySelectorAll('svg')].filter(
+    s => s.getBoundingClientRect().height > 50).length,
+  [...document.querySelectorAll('img')].filter(i => i.naturalWidth > 0).length,
+]</script>"""
+
+
 @pytest.mark.skipif(not shutil.which("chromium"), reason="needs Debian's chromium")
-def test_in_a_browser(tmp_path):
-    """Loads offline in headless Chromium: figures drawn, nothing on the console."""
-    path = report.write(make_run(tmp_path / "mine"))
-    size = "<script>document.title = [...document.querySelectorAll('svg')].filter("
-    size += "s => s.getBoundingClientRect().height > 50).length</script>"
-    path.write_text(path.read_text().replace("</body>", size + "</body>"))
+@pytest.mark.parametrize("runs, drawn, pictures", [(1, 7, 4 + 4 + 1), (2, 4, 0)])
+def test_in_a_browser(tmp_path, runs, drawn, pictures):
+    """Loads offline in headless Chromium: all is drawn, nothing on the console."""
+    made = [make_run(tmp_path / f"run{i}", lr=0.1 + i) for i in range(runs)]
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8)
+    shown = gallery.Gallery(
+        samples=pixels,
+        filters=pixels.transpose(1, 2, 3, 0).astype(np.float32),
+        labels=np.array([0, 1, 1], np.int32),
+        guesses=np.array([0, 0, 1], np.int32),
+        confidence=np.array([0.9, 0.8, 0.7], np.float32),
+        mistakes=np.array([1]),
+        pictures=pixels[:1],
+    )
+    gallery.save(made[0], shown)
+    path = report.write(made[0])
+    if runs > 1:
+        path.write_text(comparison.page([Record(workdir) for workdir in made]))
+    text = path.read_text()
+    path.write_text(text.replace("</body>", LOOK + "</body>"))
     flags = "--headless --no-sandbox --disable-gpu --disable-background-networking"
     flags += " --disable-quic --no-first-run --disable-component-update --disable-sync"
     flags += " --enable-logging=stderr --dump-dom"
@@ -167,5 +189,5 @@ def test_in_a_browser(tmp_path):
         timeout=60,
     )
     title = re.search(r"<title>(.*?)</title>", done.stdout)[1]
-    assert int(title) == done.stdout.count("<svg ") >= 6
+    assert title == f"{drawn},{pictures}"
     assert "CONSOLE" not in done.stderr

@@ -11,7 +11,7 @@ Formats: text, markdown, json.
 import json
 import sys
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 from rich import box
 from rich.console import Console
@@ -194,11 +194,15 @@ def _text(value):
     return f"{value:,}" if _is_number(value) else str(value)
 
 
-_CONFIG = config_flags.DEFINE_config_file("config", "configs/vgg16.py", "The config.")
-_COMPARE = flags.DEFINE_bool("compare", False, "The six configurations side by side.")
-_CLAIMS = flags.DEFINE_bool("claims", False, "The blog's arithmetic, checked.")
+_CONFIG = config_flags.DEFINE_config_file(
+    "config",
+    "configs/vgg16.py",
+    "a file of configs/, its fields as in main.py",
+)
+_COMPARE = flags.DEFINE_bool("compare", False, "the six configurations side by side")
+_CLAIMS = flags.DEFINE_bool("claims", False, "the blog's arithmetic, checked")
 _FORMAT = flags.DEFINE_enum(
-    "format", "text", ("text", "markdown", "json"), "Of output."
+    "format", "text", ("text", "markdown", "json"), "of the output"
 )
 
 
@@ -225,4 +229,5 @@ def main(_):
 
 
 if __name__ == "__main__":
+    logging.set_verbosity(logging.ERROR)
     guarded(app.run, main)
