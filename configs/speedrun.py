@@ -13,12 +13,12 @@ from configs import default
 from vgg_jax.errors import choose
 
 VARIANT = "conv3-54 | conv3-128 conv3-128 | conv3-256 conv3-256 | conv3-512 conv3-512 |"
-EPOCHS = {"94": 25, "90": 5}
+TARGETS = {"94": (27, 4), "90": (5, 2)}  # per cent -> epochs, pixels of the crop
 
 
 def get_config(target="94"):
     config = default.get_config()
-    config.epochs = choose(EPOCHS, target, "configs/speedrun.py")
+    config.epochs, config.augment.crop = choose(TARGETS, target, "configs/speedrun.py")
     config.batch_size = 256
     config.lr = 0.375
     config.label_smoothing = 0.2
@@ -26,7 +26,6 @@ def get_config(target="94"):
     config.views = 6
     config.test_with = "last"
     config.data.validation = "none"
-    config.augment.crop = 2
     config.augment.crop_mode = "reflect"
     config.augment.flip = "alternating"
     config.model.variant = VARIANT
