@@ -21,7 +21,7 @@ _HELD_OUT = {
 }
 WITHOUT = {
     "all of it": {},
-    "conv1_1 learned (He), not whitening": {"model.whiten": "False"},
+    "conv1_1 learned as the others, not whitening": {"model.whiten": "False"},
     "He initialisation, not identity": {"model.kernel_init": "he"},
     "no lookahead": {"lookahead": "0.0"},
     "random flips, not alternating": {"augment.flip": "random"},

@@ -60,6 +60,7 @@ def test_various_sizes_modes_and_orientations(tmp_path):
     [
         ([], "not a directory"),
         (["cat/1.png"], "two or more"),
+        (["training/cat/1.png", "testing/cat/1.png"], "one split 'train'"),
         (["train/cat/1.png", "train/dog/1.png", "test/cow/1.png"], "cow"),
     ],
 )
@@ -70,21 +71,35 @@ def test_a_wrong_layout_is_told(tmp_path, files, told):
         folder.prepare(tmp_path / "in", "pets", tmp_path)
 
 
-def test_a_damaged_picture_is_named_and_nothing_is_left(tmp_path):
+def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
+    for label in "ab":
+        picture(tmp_path / f"in/{label}/1.png")
+
+    def full(made, target):
+        (made.data_dir_root / "part").write_text("half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(folder, "write", full)
+    with pytest.raises(RunError, match="no space left"):
+        folder.prepare(tmp_path / "in", "pets", tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_damaged_picture_is_named(tmp_path):
     picture(tmp_path / "in/cat/1.png")
     picture(tmp_path / "in/dog/1.png")
     whole = (tmp_path / "in/dog/1.png").read_bytes()
     (tmp_path / "in/dog/1.png").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(RunError, match="dog/1.png"):
         folder.prepare(tmp_path / "in", "pets", tmp_path / "out")
-    assert not list((tmp_path / "out").glob("*"))
 
 
 def test_a_data_set_is_not_overwritten(tmp_path):
     for label in "ab":
         picture(tmp_path / f"in/{label}/1.png")
     folder.prepare(tmp_path / "in", "pets", tmp_path)
-    with pytest.raises(ConfigError, match="exists"):
-        folder.prepare(tmp_path / "in", "pets", tmp_path)
+    for taken in ("pets", "cifar10"):
+        with pytest.raises(ConfigError, match="taken"):
+            folder.prepare(tmp_path / "in", taken, tmp_path)
     with pytest.raises(ConfigError, match="lower-case"):
         folder.prepare(tmp_path / "in", "My pets", tmp_path)

@@ -97,7 +97,7 @@ def stopped_after_first_steps(command, checkout, environ):
         stderr=subprocess.STDOUT,
         text=True,
     )
-    alarm = threading.Timer(600, process.kill)
+    alarm = threading.Timer(600, process.terminate)  # a sweep passes it on
     alarm.start()
     lines = []
     for line in process.stdout:

@@ -90,13 +90,16 @@ def test_side_by_side_with_one_that_fails(tmp_path):
 def test_a_signal_reaches_the_run_once_and_saves_it(tmp_path):
     long = [word for word in command(tmp_path) if "epochs=1" not in word]
     process = subprocess.Popen(
-        [*long, "--config.epochs=1000"], stderr=subprocess.PIPE, text=True
+        [*long, "--config.epochs=1000"],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     rows = tmp_path / "seed=0" / "metrics.jsonl"
     limit = time.monotonic() + 60
     while not (rows.exists() and rows.read_text()) and time.monotonic() < limit:
         time.sleep(0.1)
-    os.kill(process.pid, signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGINT)  # the whole group, as a terminal does
     errors = process.communicate(timeout=60)[1]
     assert process.returncode == 130 and "Traceback" not in errors
     assert "saved; the same command goes on" in errors  # said by the run itself
@@ -128,22 +131,25 @@ def test_a_search_goes_on_with_the_trial_that_was_cut_short(tmp_path):
     along = {"lr": search.Range(0.001, 0.1), "model.variant": ["A", "D"]}
     cut = Trained(cut_at=3)
     with pytest.raises(KeyboardInterrupt):
-        search.search(along, 6, cut, one_by_one, tmp_path)
+        search.search(along, 6, cut, one_by_one, tmp_path, {"seeds": 1})
     rest = Trained()
-    found = search.search(along, 6, rest, one_by_one, tmp_path)
+    found = search.search(along, 6, rest, one_by_one, tmp_path, {"seeds": 1})
     assert rest.settings[0] == cut.settings[2]
     assert found == cut.settings[:2] + rest.settings and len(found) == 6
     assert all(0.001 <= float(setting["lr"]) <= 0.1 for setting in found)
+    assert search.search(along, 6, None, one_by_one, tmp_path, {"seeds": 1}) == found
+    with pytest.raises(ConfigError, match="seeds"):
+        search.search(along, 6, None, one_by_one, tmp_path, {"seeds": 2})
 
 
 def test_a_search_survives_settings_that_fail(tmp_path):
     pytest.importorskip("optuna", reason="pip install optuna")
     along = {"lr": search.Range(0.001, 0.1), "model.variant": ["E"]}
     with pytest.raises(RunError, match="every run"):
-        search.search(along, 3, Trained(), one_by_one, tmp_path)
+        search.search(along, 3, Trained(), one_by_one, tmp_path, {})
 
 
 def test_without_optuna_the_search_says_so(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(ConfigError, match="pip install optuna"):
-        search.search({}, 1, Trained(), one_by_one, tmp_path)
+        search.search({}, 1, Trained(), one_by_one, tmp_path, {})

@@ -23,7 +23,7 @@ import PIL.Image
 import PIL.ImageOps
 import tensorflow_datasets as tfds
 
-from vgg_jax.cifar10 import write
+from vgg_jax.cifar10 import SHA256, write
 from vgg_jax.errors import ConfigError, RunError, guarded
 
 _VERSION = "1.0.0"
@@ -98,8 +98,14 @@ def find(images: Path) -> Splits:
                 f"{', '.join(sorted(unknown))}"
             )
         for label, files in found.items():
-            if not files:
-                raise ConfigError(f"{roots[split] / label} holds no file: remove it")
+            inner = _below(roots[split] / label)
+            if inner or not files:
+                raise ConfigError(
+                    f"{roots[split] / label} holds "
+                    f"{f'a directory, {inner[0].name}' if inner else 'no file'}: lay "
+                    "pictures out as <images>/<class>/ or <images>/<split>/<class>/, "
+                    "one split 'train'"
+                )
     return splits
 
 
@@ -154,9 +160,9 @@ def prepare(images: Path, name: str, data_dir: Path) -> Path:
             f"--name={name!r}: lower-case letters, digits and _, a letter first"
         )
     target = data_dir / name / _VERSION
-    if target.exists():
+    if target.parent.exists() or name in SHA256:
         raise ConfigError(
-            f"{target} exists: remove it, or give another --name or --data_dir"
+            f"--name={name} is taken in {data_dir}: give another --name or --data_dir"
         )
     splits = find(images)
     size = _common_size(splits)
@@ -165,7 +171,7 @@ def prepare(images: Path, name: str, data_dir: Path) -> Path:
         data_dir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".incomplete-", dir=data_dir) as part:
             write(builder(splits, size, data_dir=part), target)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # array_record's when the disk is full
         raise RunError(
             f"--data_dir={data_dir} cannot be written ({error}): give another"
         ) from error
@@ -182,7 +188,8 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--images", type=Path, required=True, help="directory")
     parser.add_argument("--name", required=True, help="of the data set")
     default = os.environ.get("TFDS_DATA_DIR") or tfds.core.constants.DATA_DIR
-    parser.add_argument("--data_dir", type=Path, default=Path(default).expanduser())
+    default = Path(default).expanduser()
+    parser.add_argument("--data_dir", type=Path, default=default)
     options = parser.parse_args(arguments)
     target = prepare(options.images, options.name, options.data_dir)
     info = tfds.builder_from_directory(target).info
@@ -191,7 +198,12 @@ def main(arguments: Sequence[str]) -> None:
     for split, found in info.splits.items():
         print(f"{split}: {found.num_examples:,} pictures, {sizes}")
     print(f"classes: {', '.join(info.features['label'].names)}")
-    print(f"{target}; train on it with --config.data.name={options.name}")
+    print(f"{target}; train on it with --config.data.name={options.name}", end="")
+    print(
+        ""
+        if options.data_dir == default
+        else f" --config.data.data_dir={options.data_dir}"
+    )
 
 
 if __name__ == "__main__":

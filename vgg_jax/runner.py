@@ -6,6 +6,7 @@ import queue
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,11 +15,20 @@ from vgg_jax.errors import ConfigError, RunError
 from vgg_jax.record import Record
 
 _MAIN = Path(__file__).resolve().parent.parent / "main.py"
-_STOPPED = (
-    128 + signal.SIGINT,
-    128 + signal.SIGTERM,
-)  # `train.Stopped`
-_VISIBLE = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "TPU_VISIBLE_CHIPS")
+# Ends of a run that a signal stopped: `train.Stopped`, or before that was listening.
+_STOPPED = {sign * s + base for s in (signal.SIGINT, signal.SIGTERM)
+            for sign, base in ((1, 128), (-1, 0))}  # fmt: skip
+_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+
+
+def _only(device: str) -> dict[str, str]:
+    """Environment in which a run sees one device (libtpu: as a process of its own)."""
+    return {
+        "CUDA_VISIBLE_DEVICES": device,
+        "TPU_VISIBLE_CHIPS": device,
+        "TPU_PROCESS_BOUNDS": "1,1,1",
+        "TPU_CHIPS_PER_PROCESS_BOUNDS": "1,1,1",
+    }
 
 
 class Runner:
@@ -40,6 +50,8 @@ class Runner:
         self._free: queue.Queue = queue.Queue()
         for device in devices or [None]:
             self._free.put(device)
+        self._lock = threading.Lock()
+        self._stopping = False
         self._processes: set[subprocess.Popen] = set()
 
     def __call__(self, name: str, fields: Mapping[str, str]) -> Record:
@@ -48,7 +60,7 @@ class Runner:
         Raises:
             ConfigError: its settings are wrong.
             RunError: it failed otherwise; what it said is above or in its log.
-        KeyboardInterrupt: a signal stopped it; its state is saved.
+            KeyboardInterrupt: a signal stopped it, its state is saved; or `all` ends.
         """
         device = self._free.get()
         try:
@@ -67,52 +79,70 @@ class Runner:
         return self._workdir / f"{name}.log"
 
     def _run(self, name, fields, device):
-        environ = dict(os.environ)
-        if device is not None:
-            environ.update(dict.fromkeys(_VISIBLE, device))
+        environ = os.environ | (_only(device) if device else {})
         flags = [f"--config.{field}={value}" for field, value in fields.items()]
         command = [sys.executable, str(_MAIN), f"--config={self._config}", *flags]
         with contextlib.ExitStack() as stack:
             out = None
             if self.several:
                 out = stack.enter_context(open(self._log(name), "a"))
-            process = subprocess.Popen(
-                [*command, f"--workdir={self._workdir / name}"],
-                env=environ,
-                stdout=out,
-                stderr=subprocess.STDOUT if out else None,
-                start_new_session=True,  # gets one signal, ours, not the terminal's
-            )
-            self._processes.add(process)
+            with self._lock:
+                if self._stopping:
+                    raise KeyboardInterrupt
+                process = subprocess.Popen(
+                    [*command, f"--workdir={self._workdir / name}"],
+                    env=environ,
+                    stdout=out,
+                    stderr=subprocess.STDOUT if out else None,
+                    start_new_session=True,  # gets our signal, not the terminal's too
+                )
+                self._processes.add(process)
             status = process.wait()
-            self._processes.discard(process)
+            with self._lock:
+                self._processes.discard(process)
             return status
+
+    def _stop(self):
+        """No run begins any more; those under way are told, once, to save and end."""
+        with self._lock:
+            if not self._stopping:
+                self._stopping = True
+                for process in self._processes:
+                    process.send_signal(signal.SIGINT)
 
     def all(self, jobs: Sequence[Callable]) -> list:
         """What the jobs return, in their order; as many at a time as devices.
 
-        SIGINT and SIGTERM are passed on once; what runs then saves itself.
+        What a job raises, and SIGINT, SIGTERM and SIGHUP, end them all: what runs
+        saves itself, nothing else begins, and it is raised.
         """
-        with _terminated_as_interrupted(), ThreadPoolExecutor(self.workers) as pool:
-            futures = [pool.submit(job) for job in jobs]
+        with _as_interrupts(_SIGNALS), ThreadPoolExecutor(self.workers) as pool:
+            futures = []
             try:
+                futures += [pool.submit(self._last_if_it_fails, job) for job in jobs]
                 return [future.result() for future in futures]
-            except BaseException as error:
-                for future in futures:
-                    future.cancel()
-                if isinstance(error, KeyboardInterrupt):
-                    for process in list(self._processes):
-                        process.send_signal(signal.SIGINT)
-                raise  # once what runs has ended
+            finally:
+                if not (futures and all(future.done() for future in futures)):
+                    self._stop()
+                    for future in futures:
+                        future.cancel()
+
+    def _last_if_it_fails(self, job):
+        try:
+            return job()
+        except BaseException:
+            self._stop()  # here, before this thread takes the next job
+            raise
 
 
 @contextlib.contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
+def _as_interrupts(signals: Sequence[int]) -> Iterator[None]:
     def interrupt(number, frame):
         raise KeyboardInterrupt
 
-    old = signal.signal(signal.SIGTERM, interrupt)
+    old = {number: signal.signal(number, interrupt) for number in signals}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, old)
+        for number, handler in old.items():
+            signal.signal(number, handler)

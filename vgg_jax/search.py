@@ -1,11 +1,12 @@
 """Settings chosen by Optuna: each trial learns from those before it."""
 
 import functools
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from vgg_jax.errors import ConfigError, RunError
+from vgg_jax.errors import ConfigError, RunError, UserError
 
 
 class Range(NamedTuple):
@@ -47,6 +48,7 @@ def search(
     score: Callable[[dict[str, str]], float],
     together: Callable,
     workdir: Path,
+    identity: Mapping,
 ) -> list[dict[str, str]]:
     """Settings tried, in the order of their trials, with a score.
 
@@ -59,9 +61,12 @@ def search(
         score: takes a setting; higher is better. A `RunError` marks the setting as
             failed (it diverged, say) and the search goes on.
         together: runs a list of jobs, as `Runner.all`.
+        workdir: keeps the study.
+        identity: JSON values that say what is searched; a study goes on with its own.
 
     Raises:
-        ConfigError: Optuna is not installed.
+        ConfigError: Optuna is not installed; the study in `workdir` is another; the
+            settings of the first trial are wrong.
         RunError: every trial failed.
     """
     try:
@@ -81,6 +86,16 @@ def search(
         direction="maximize",
         load_if_exists=True,
     )
+    identity = json.loads(json.dumps(identity))
+    known = study.user_attrs.get("identity", identity)
+    if known != identity:
+        changed = [key for key in identity if identity[key] != known.get(key)]
+        raise ConfigError(
+            f"{workdir} holds a search with another {', '.join(changed)} "
+            f"({', '.join(str(known.get(key)) for key in changed)}): give the command "
+            "that began it, or another --workdir"
+        )
+    study.set_user_attr("identity", identity)
     study.sampler = optuna.samplers.TPESampler(seed=len(study.trials))
     for trial in study.get_trials(states=[state.RUNNING]):
         study.enqueue_trial(trial.params)
@@ -97,11 +112,16 @@ def search(
         trial.set_user_attr("setting", setting)
         try:
             study.tell(trial, score(setting))
-        except RunError as error:
-            print(f"{error}; the search goes on")
+        except UserError as error:
             study.tell(trial, state=state.FAIL)
+            nothing_yet = not study.get_trials(states=[state.COMPLETE])
+            if isinstance(error, ConfigError) and nothing_yet:
+                raise
+            print(f"{error}; the search goes on", flush=True)
 
-    done = len(study.get_trials(states=[state.COMPLETE]))
+    ended = study.get_trials(states=[state.COMPLETE, state.FAIL])
+    again = [trial for trial in study.trials if "fixed_params" in trial.system_attrs]
+    done = len(ended) - len(again)  # of each that is tried again, the first try failed
     together([functools.partial(one) for _ in range(trials - done)])
     found = study.get_trials(states=[state.COMPLETE])
     if not found:

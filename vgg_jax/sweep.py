@@ -19,6 +19,7 @@ import itertools
 import json
 import statistics
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -127,15 +128,20 @@ class Sweep:
         self._runner, self._along, self._seeds = runner, along, seeds
         self.records: dict[str, Record] = {}
         self.failed: list[str] = []
+        self._locks: dict[str, threading.Lock] = {}
 
     def names(self, setting: Mapping[str, str]) -> list[str]:
         return [name(setting, self._along, seed) for seed in range(self._seeds)]
 
     def run(self, setting: Mapping[str, str], seed: int) -> Record:
+        """The run of a setting; a search may ask for the same one twice."""
         own = name(setting, self._along, seed)
-        print(f"run {own}", flush=True)
-        self.records[own] = self._runner(own, {**setting, "seed": str(seed)})
-        return self.records[own]
+        with self._locks.setdefault(own, threading.Lock()):
+            if own not in self.records:
+                print(f"run {own}", flush=True)
+                fields = {**setting, "seed": str(seed)}
+                self.records[own] = self._runner(own, fields)
+            return self.records[own]
 
     def score(self, setting: Mapping[str, str]) -> float:
         """Mean over the seeds of the best validation accuracy."""
@@ -166,9 +172,12 @@ class Sweep:
             print(f"{error}; the sweep goes on", flush=True)
             self.failed.append(name(setting, self._along, seed))
 
-    def search(self, trials: int, workdir: Path) -> list[dict[str, str]]:
+    def search(self, trials: int, workdir: Path, config: str) -> list[dict[str, str]]:
         """Runs `trials` settings that Optuna chooses; returns them."""
-        found = search(self._along, trials, self.score, self._runner.all, workdir)
+        identity = {"config": config, "fields": self._along, "seeds": self._seeds}
+        found = search(
+            self._along, trials, self.score, self._runner.all, workdir, identity
+        )
         for setting in found:  # those of an earlier command too
             for own in self.names(setting):
                 self.records.setdefault(own, Record(workdir / own))
@@ -190,14 +199,15 @@ def main(arguments: Sequence[str]) -> None:
         RunError: a run failed; what it said is above. The others have run.
     """
     options, settings = _parser().parse_known_args(arguments)
-    stem = Path(options.config.partition(":")[0]).stem
-    workdir = options.workdir or Path("runs") / f"sweep-{stem}"
+    file, _, argument = options.config.partition(":")
+    stem = "-".join(filter(None, ["sweep", Path(file).stem, argument]))
+    workdir = options.workdir or Path("runs") / stem
     workdir.mkdir(parents=True, exist_ok=True)
     devices = list(filter(None, options.devices.split(",")))
     runner = Runner(options.config, workdir, devices)
     sweep = Sweep(runner, axes(settings), options.seeds)
     if options.trials:
-        done = sweep.search(options.trials, workdir)
+        done = sweep.search(options.trials, workdir, options.config)
     else:
         done = sweep.grid()
     if not done:
@@ -205,8 +215,8 @@ def main(arguments: Sequence[str]) -> None:
     rows = sweep.rows(done)
     log.write_atomically(workdir / "sweep.json", json.dumps(rows, indent=2) + "\n")
     page = workdir / "comparison.html"
-    shown = [sweep.records[own] for setting in done for own in sweep.names(setting)]
-    log.write_atomically(page, comparison.page(shown))
+    shown = dict.fromkeys(own for setting in done for own in sweep.names(setting))
+    log.write_atomically(page, comparison.page([sweep.records[own] for own in shown]))
     width = max(len(row["setting"]) for row in rows)
     print(f"{'setting':{width}}  {'validation %':>15}  {'test %':>15}  seeds")
     for found in rows:

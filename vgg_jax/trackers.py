@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from vgg_jax.errors import ConfigError
+from vgg_jax.errors import ConfigError, RunError
 
-_FILE = "tracker.txt"  # in the workdir: identity of the tracker's run, to go on with it
+_FILE = "tracker-{}.txt"  # in the workdir: identity of the run there
 _PROJECT = "vgg_jax"
 
 
@@ -88,11 +88,20 @@ def opened(name: str, workdir: Path, fields: Mapping[str, object]) -> Tracker | 
         name: a key of `TRACKERS`.
         workdir: of the run.
         fields: the config, flat.
+
+    Raises:
+        RunError: the tracker cannot be reached or refuses.
     """
     if name == "none":
         return None
-    file = workdir / _FILE
+    file = workdir / _FILE.format(name)
     known = file.read_text() if file.exists() else None
-    tracker = TRACKERS[name](workdir.name, dict(fields), known, workdir)
+    try:
+        tracker = TRACKERS[name](workdir.name, dict(fields), known, workdir)
+    except Exception as error:
+        raise RunError(
+            f"log.tracker={name!r} cannot be opened ({error}): mend it, or go on without "
+            "it by --config.log.tracker=none"
+        ) from error
     file.write_text(tracker.identity)
     return tracker

@@ -50,8 +50,8 @@ def train(config: ConfigDict, workdir: Path, console: Console | None = None) -> 
         else:
             with opened(config, workdir, console) as (run, state):
                 result = _test(run, _fit(run, state))
-            log_lib.write_atomically(file, json.dumps(result, indent=2) + "\n")
-            report.write(workdir)
+                log_lib.write_atomically(file, json.dumps(result, indent=2) + "\n")
+                report.write(workdir)
         progress.show_result(console, result)
         progress.say(console, f"report: {workdir / report.FILE}")
         return result
@@ -162,6 +162,7 @@ def _end_epoch(run, state, seen, start):
 
 def _test(run, state):
     """Reads the test split, once, with the weights the config names."""
+    last = int(state.step)
     if run.config.test_with == "best":
         state = run.checkpoints.restore_best(state, report=run.display.say)
     test = run.evaluate("test", state.variables)
@@ -173,9 +174,7 @@ def _test(run, state):
             run.recipe, run.dataset, state.params, test, seed=run.config.seed
         ),
     )
-    run.log.show(
-        "test", {"step": int(state.step), "top1": test.accuracy, "loss": test.loss}
-    )
+    run.log.show("test", {"step": last, "top1": test.accuracy, "loss": test.loss})
     epochs = [row for row in log_lib.read(run.log.workdir) if row["kind"] == "epoch"]
     return {
         "test": {
