@@ -198,12 +198,10 @@ def main(arguments: Sequence[str]) -> None:
     for split, found in info.splits.items():
         print(f"{split}: {found.num_examples:,} pictures, {sizes}")
     print(f"classes: {', '.join(info.features['label'].names)}")
-    print(f"{target}; train on it with --config.data.name={options.name}", end="")
-    print(
-        ""
-        if options.data_dir == default
-        else f" --config.data.data_dir={options.data_dir}"
-    )
+    flags = f"--config.data.name={options.name}"
+    if options.data_dir != default:
+        flags += f" --config.data.data_dir={options.data_dir}"
+    print(f"{target}; train on it with {flags}")
 
 
 if __name__ == "__main__":

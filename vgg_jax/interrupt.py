@@ -1,10 +1,14 @@
 """Stopping a run from outside: SIGINT and SIGTERM."""
 
 import signal
+import time
 
 
 class Interrupt:
-    """Notes the first SIGINT or SIGTERM; a second one acts as usual.
+    """Notes the first SIGINT or SIGTERM; one a second or more later acts as usual.
+
+    Earlier ones are the same wish: a service manager signals every process of a group,
+    and a parent passes the signal on.
 
     Use as a context manager around the work, and ask the instance (`if interrupt():`)
     wherever the work can stop. `signal` is the signal's number, or 0.
@@ -14,6 +18,7 @@ class Interrupt:
 
     def __init__(self):
         self.signal = 0
+        self._at = 0.0
 
     def __call__(self) -> bool:
         return self.signal != 0
@@ -27,8 +32,11 @@ class Interrupt:
 
     def _note(self, number, frame):
         del frame
-        self.signal = number
-        self._restore()
+        if not self.signal:
+            self.signal, self._at = number, time.monotonic()
+        elif time.monotonic() - self._at >= 1:
+            self._restore()
+            signal.raise_signal(number)
 
     def _restore(self):
         for number, handler in self._old.items():

@@ -100,8 +100,8 @@ def opened(name: str, workdir: Path, fields: Mapping[str, object]) -> Tracker | 
         tracker = TRACKERS[name](workdir.name, dict(fields), known, workdir)
     except Exception as error:
         raise RunError(
-            f"log.tracker={name!r} cannot be opened ({error}): mend it, or go on without "
-            "it by --config.log.tracker=none"
+            f"log.tracker={name!r} cannot be opened ({error}): mend it, or go on "
+            "without it by --config.log.tracker=none"
         ) from error
     file.write_text(tracker.identity)
     return tracker
