@@ -1,6 +1,7 @@
 """What a run writes to Weights & Biases and MLflow, read back from their files."""
 
 import logging
+import time
 
 import pytest
 
@@ -43,7 +44,10 @@ def test_wandb_offline(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     identity = write(tmp_path, "wandb", ROWS)
     (found,) = tmp_path.glob(f"wandb/offline-run-*/run-{identity}.wandb")
-    assert b"epoch/val_accuracy" in found.read_bytes()
+    limit = time.monotonic() + 20  # W&B's own process writes the file
+    while b"epoch/val_accuracy" not in found.read_bytes():
+        assert time.monotonic() < limit
+        time.sleep(0.1)
 
 
 def test_a_tracker_that_fails_does_not_end_the_run(tmp_path, caplog):
