@@ -6,7 +6,7 @@ layer and wider below, which this project's CPU step runs faster. Trains on all 
 images and tests once, at the end.
 
     python main.py --config=configs/speedrun.py:90   # 5 epochs: 90.48% +- 0.15, 3 seeds
-    python main.py --config=configs/speedrun.py      # 25 epochs, not yet measured
+    python main.py --config=configs/speedrun.py      # 27 epochs: 93.57%, seed 0
 """
 
 from configs import default
