@@ -24,7 +24,8 @@ jax.monitoring.register_event_listener(lambda event, **_: seen.update([event]))
 config = vgg16.get_config()
 config.update_from_flattened_dict({
     "epochs": 1, "batch_size": 16, "data.name": "cifar10_sample",
-    "data.train": "train[:40]", "data.test": "test[:20]", "model.width": 0.25,
+    "data.train": "train[:40]", "data.test": "test[:20]",
+    "model.variant": "conv3-8 | conv1-8 |",
     "model.hidden": (16,), "model.dtype": "float32", "eval_batch_size": 10,
 })
 train.train(config, Path(sys.argv[1]), Console(quiet=True))

@@ -13,7 +13,8 @@ from vgg_jax import search, sweep
 from vgg_jax.errors import ConfigError, RunError
 
 TINY = ["--config.epochs=1", "--config.data.train=train[:128]",
-        "--config.schedule.warmup_epochs=0.0", "--config.model.width=0.0625",
+        "--config.schedule.warmup_epochs=0.0",
+        "--config.model.variant=conv3-8 | conv3-8 |",
         "--config.data.validation=train[128:192]",
         "--config.data.test=test[:64]"]  # fmt: skip
 
