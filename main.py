@@ -6,6 +6,7 @@ configs/  quickstart   minutes on a laptop; its images come with the repository
           vgg16_bn     with batch norm, the usual strong baseline
           speedrun     the most accuracy a minute (speedrun.py:90: the short run)
           blog         the blog's program to the letter
+          findings     half-width networks for the paper's comparisons
 
 Every field of configs/default.py, where each is explained, can be set:
   --config.lr=0.03 --config.model.variant=E --config.data.train='train[:90%]'
@@ -25,8 +26,8 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from vgg_jax import backend
-from vgg_jax.errors import ConfigError, guarded
+from vgg_jax import backend, command_line
+from vgg_jax.errors import guarded
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="a file of configs/")
 _WORKDIR = flags.DEFINE_string(
@@ -34,20 +35,8 @@ _WORKDIR = flags.DEFINE_string(
 )
 
 
-def parse(argv):
-    """The flags; every mistake in them ends the program with one line and status 2."""
-    try:
-        rest = flags.FLAGS(argv)
-        if _CONFIG.value is None:
-            raise ConfigError("name a config: --config=configs/quickstart.py")
-        _CONFIG.value.lock()  # where absl reports a file that did not load
-    except (flags.Error, OSError, AttributeError, TypeError, ValueError) as error:
-        raise ConfigError(" ".join(str(error).split())) from error
-    if len(rest) > 1:
-        raise ConfigError(f"unexpected argument {rest[1]!r}: options begin with --")
-
-
-def main():
+def main(argv):
+    command_line.parse(argv, _CONFIG)
     backend.configure()
     from vgg_jax import train  # after the flags that JAX reads at its start
 
@@ -58,14 +47,9 @@ def main():
     train.train(_CONFIG.value, Path(_WORKDIR.value or Path("runs") / name))
 
 
-def start(argv):
-    parse(argv)
-    main()
-
-
 if __name__ == "__main__":
     logging.set_verbosity(logging.ERROR)
     # Orbax leaves tasks behind when a disk is full; the one line comes from us.
     standard_logging.getLogger("asyncio").setLevel(standard_logging.CRITICAL)
     app.define_help_flags()
-    guarded(start, sys.argv)
+    guarded(main, sys.argv)

@@ -41,7 +41,6 @@ def main():
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--workdir", type=Path, default=Path("runs/ablation"))
     options = parser.parse_args()
-    options.workdir.mkdir(parents=True, exist_ok=True)
     runner = Runner(options.config, options.workdir)
     found = {}
     for seed in range(options.seeds):

@@ -2,8 +2,8 @@
 
 After Jordan (2024), "94% on CIFAR-10 in 3.29 seconds": seven convolutions as there, but
 in VGG's order (convolution, batch norm, ReLU, pool), pooled right after the whitening
-layer and wider below, which this project's CPU step runs faster. Trains on all 50,000
-images and tests once, at the end.
+layer and wider below: more images a second, but less accurate for it (the trials in
+RESULTS.md). Trains on all 50,000 images and tests once, at the end.
 
     python main.py --config=configs/speedrun.py:90   # 5 epochs: 90.48% +- 0.15, 3 seeds
     python main.py --config=configs/speedrun.py      # 27 epochs: 93.57%, seed 0

@@ -125,6 +125,12 @@ def test_a_directory_without_a_run_is_told(tmp_path):
         Record(tmp_path)
 
 
+def test_a_page_that_cannot_be_written_is_told(tmp_path):
+    path = make_run(tmp_path / "mine")
+    with pytest.raises(RunError, match="--out"):
+        report.main([f"--workdir={path}", f"--out={tmp_path / 'no' / 'such.html'}"])
+
+
 def test_drops_are_between_the_epochs(tmp_path):
     assert Record(make_run(tmp_path / "a")).drops() == [2.5]
 

@@ -63,3 +63,13 @@ def test_an_unknown_set_is_told():
     assert done.returncode == 2
     assert "set augment.resize and model.num_classes" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "wrong", ["--config=configs/nothing.py", "--format=xml", "--confg=x", "word"]
+)
+def test_a_mistake_is_one_line(wrong):
+    done = run(wrong)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")

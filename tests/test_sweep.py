@@ -6,10 +6,11 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from vgg_jax import search, sweep
+from vgg_jax import axes, runner, search, sweep
 from vgg_jax.errors import ConfigError, RunError
 
 TINY = ["--config.epochs=1", "--config.data.train=train[:128]",
@@ -31,31 +32,61 @@ def run(workdir, *arguments):
 
 
 def test_the_grid_is_the_product():
-    along = sweep.axes(["--config.lr=0.1,0.3", "--config.model.hidden=(8,8),(9,)"])
-    settings = sweep.grid(along)
+    along = axes.parse(["--config.lr=0.1,0.3", "--config.model.hidden=(8,8),(9,)"])
+    settings = axes.grid(along)
     assert len(settings) == 4
     assert settings[0] == {"lr": "0.1", "model.hidden": "(8,8)"}
     assert settings[-1] == {"lr": "0.3", "model.hidden": "(9,)"}
 
 
 def test_a_workdir_is_named_by_what_varies():
-    along = sweep.axes(["--config.lr=0.1,0.3", "--config.epochs=2"])
-    assert sweep.name({"lr": "0.3", "epochs": "2"}, along, 1) == "lr=0.3,seed=1"
+    along = axes.parse(["--config.lr=0.1,0.3", "--config.epochs=2"])
+    assert axes.name({"lr": "0.3", "epochs": "2"}, along, 1) == "lr=0.3,seed=1"
 
 
 @pytest.mark.parametrize("wrong", ["--lr=3", "--config.lr", "--config.seed=1,2"])
 def test_a_wrong_setting_is_told(wrong):
     with pytest.raises(ConfigError):
-        sweep.axes([wrong])
+        axes.parse([wrong])
+
+
+@pytest.mark.parametrize("wrong", [["--seeds=0"], ["--trials=-1"], ["--seeds=-2"]])
+def test_a_wrong_number_is_told(tmp_path, wrong):
+    with pytest.raises(ConfigError, match="or more"):
+        sweep.main(["--config=configs/quickstart.py", f"--workdir={tmp_path}", *wrong])
+
+
+def test_a_workdir_that_cannot_be_is_told(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(RunError, match="--workdir"):
+        sweep.main(["--config=configs/quickstart.py", f"--workdir={tmp_path / 'file'}"])
+
+
+def test_a_wrong_field_begins_no_second_run(tmp_path):
+    done = run(tmp_path, "--config.lrr=1,2")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert done.stdout.count("run lrr=") == 1
+
+
+def test_what_is_ignored_stays_ignored():
+    """nohup's SIGHUP."""
+    old = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        raised = runner.Runner("", Path("."), []).all(
+            [lambda: signal.getsignal(signal.SIGHUP)]
+        )
+    finally:
+        signal.signal(signal.SIGHUP, old)
+    assert raised == [signal.SIG_IGN]
 
 
 def test_a_range_is_for_a_search():
-    along = sweep.axes(["--config.lr=0.01..0.1", "--config.epochs=1..4"])
-    assert along == {"lr": search.Range(0.01, 0.1), "epochs": search.Range(1, 4)}
+    along = axes.parse(["--config.lr=0.01..0.1", "--config.epochs=1..4"])
+    assert along == {"lr": axes.Range(0.01, 0.1), "epochs": axes.Range(1, 4)}
     with pytest.raises(ConfigError, match="--trials"):
-        sweep.grid(along)
+        axes.grid(along)
     with pytest.raises(ConfigError, match="empty range"):
-        sweep.axes(["--config.lr=0.1..0.01"])
+        axes.parse(["--config.lr=0.1..0.01"])
 
 
 def test_best_validation_first():
@@ -129,7 +160,7 @@ def one_by_one(jobs):
 
 def test_a_search_goes_on_with_the_trial_that_was_cut_short(tmp_path):
     pytest.importorskip("optuna", reason="pip install optuna")
-    along = {"lr": search.Range(0.001, 0.1), "model.variant": ["A", "D"]}
+    along = {"lr": axes.Range(0.001, 0.1), "model.variant": ["A", "D"]}
     cut = Trained(cut_at=3)
     with pytest.raises(KeyboardInterrupt):
         search.search(along, 6, cut, one_by_one, tmp_path, {"seeds": 1})
@@ -145,7 +176,7 @@ def test_a_search_goes_on_with_the_trial_that_was_cut_short(tmp_path):
 
 def test_a_search_survives_settings_that_fail(tmp_path):
     pytest.importorskip("optuna", reason="pip install optuna")
-    along = {"lr": search.Range(0.001, 0.1), "model.variant": ["E"]}
+    along = {"lr": axes.Range(0.001, 0.1), "model.variant": ["E"]}
     with pytest.raises(RunError, match="every run"):
         search.search(along, 3, Trained(), one_by_one, tmp_path, {})
 

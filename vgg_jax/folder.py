@@ -80,17 +80,20 @@ def find(images: Path) -> Splits:
     names = [path.name for path in _below(images)]
     roots = {n: images / n for n in names} if "train" in names else {"train": images}
     splits = {
-        split: {
-            path.name: [f for f in _below(path, files=True)] for path in _below(root)
-        }
+        split: {path.name: _below(path, files=True) for path in _below(root)}
         for split, root in roots.items()
     }
-    classes = list(splits["train"])
-    if len(classes) < 2:
+    if (count := len(splits["train"])) < 2:
         raise ConfigError(
-            f"--images={images} has {len(classes)} class folders, two or more are "
+            f"--images={images} has {count} class folders, two or more are "
             "needed: <images>/<class>/ or <images>/<split>/<class>/, one split 'train'"
         )
+    _check(splits, roots)
+    return splits
+
+
+def _check(splits, roots):
+    classes = splits["train"]
     for split, found in splits.items():
         if unknown := set(found) - set(classes):
             raise ConfigError(
@@ -106,7 +109,6 @@ def find(images: Path) -> Splits:
                     "pictures out as <images>/<class>/ or <images>/<split>/<class>/, "
                     "one split 'train'"
                 )
-    return splits
 
 
 def _below(directory, files=False):

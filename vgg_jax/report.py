@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from vgg_jax import comparison, figures, gallery, log
-from vgg_jax.errors import guarded
+from vgg_jax.errors import RunError, guarded
 from vgg_jax.page import document, duration, image, table
 from vgg_jax.record import Record
 from vgg_jax.workdir import flatten
@@ -179,7 +179,10 @@ def main(arguments: Sequence[str]) -> None:
     if len(records) > 1:
         name, made = "comparison.html", comparison.page(records)
     path = options.out or options.workdir[0] / name
-    log.write_atomically(path, made)
+    try:
+        log.write_atomically(path, made)
+    except OSError as error:
+        raise RunError(f"{path} cannot be written ({error}): give --out") from error
     print(path)
 
 

@@ -61,6 +61,17 @@ class Run:
         return self.checkpoints.save(state, kept)
 
 
+def _first_state(config, made, train):
+    """The state before the first update, whitened if asked for."""
+    shape = train.image_shape
+    state = jax.jit(partial(step.init, made, seed=config.seed, image_shape=shape))()
+    if not config.model.whiten:
+        return state
+    images, _ = train.take(np.arange(min(whiten.IMAGES, len(train))))
+    images = jax.jit(made.augment.evaluate)(images)
+    return state.replace(params=whiten.set_first(state.params, images))
+
+
 @contextlib.contextmanager
 def opened(
     config: ConfigDict, workdir: Path, console: Console
@@ -78,14 +89,7 @@ def opened(
         len(dataset.train), config.batch_size, config.remainder
     )
     made = recipe.build(config, dataset, steps)
-    shape = dataset.train.image_shape
-    state = jax.jit(partial(step.init, made, seed=config.seed, image_shape=shape))()
-    if config.model.whiten:
-        images = dataset.train.take(np.arange(min(whiten.IMAGES, len(dataset.train))))[
-            0
-        ]
-        images = jax.jit(made.augment.evaluate)(images)
-        state = state.replace(params=whiten.set_first(state.params, images))
+    state = _first_state(config, made, dataset.train)
     workdir_lib.record(workdir, json.loads(config.to_json()))
     progress.show_start(console, config, workdir, dataset, state.params)
     checkpoints = Checkpoints(

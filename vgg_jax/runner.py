@@ -16,8 +16,7 @@ from vgg_jax.record import Record
 
 _MAIN = Path(__file__).resolve().parent.parent / "main.py"
 # Ends of a run that a signal stopped: `train.Stopped`, or before that was listening.
-_STOPPED = {sign * s + base for s in (signal.SIGINT, signal.SIGTERM)
-            for sign, base in ((1, 128), (-1, 0))}  # fmt: skip
+_STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGINT, -signal.SIGTERM)
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
@@ -40,9 +39,18 @@ class Runner:
         devices: numbers of the GPUs or TPU chips to use, one a run at a time; empty:
             one run at a time, which sees all there is and prints here. With several,
             what a run prints goes to `<workdir>/<name>.log`.
+
+    Raises:
+        RunError: the directory cannot be made.
     """
 
     def __init__(self, config: str, workdir: Path, devices: Sequence[str] = ()):
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(
+                f"--workdir={workdir} cannot be made ({error}): give another"
+            ) from error
         self._config = config
         self._workdir = workdir
         self.several = len(devices) > 1
@@ -89,6 +97,7 @@ class Runner:
             with self._lock:
                 if self._stopping:
                     raise KeyboardInterrupt
+                print(f"run {name}", flush=True)
                 process = subprocess.Popen(
                     [*command, f"--workdir={self._workdir / name}"],
                     env=environ,
@@ -121,11 +130,11 @@ class Runner:
             try:
                 futures += [pool.submit(self._last_if_it_fails, job) for job in jobs]
                 return [future.result() for future in futures]
-            finally:
-                if not (futures and all(future.done() for future in futures)):
-                    self._stop()
-                    for future in futures:
-                        future.cancel()
+            except BaseException:
+                self._stop()
+                for future in futures:
+                    future.cancel()
+                raise  # once what runs has ended
 
     def _last_if_it_fails(self, job):
         try:
@@ -140,7 +149,8 @@ def _as_interrupts(signals: Sequence[int]) -> Iterator[None]:
     def interrupt(number, frame):
         raise KeyboardInterrupt
 
-    old = {number: signal.signal(number, interrupt) for number in signals}
+    heard = [s for s in signals if signal.getsignal(s) != signal.SIG_IGN]  # nohup's
+    old = {number: signal.signal(number, interrupt) for number in heard}
     try:
         yield
     finally:

@@ -1,45 +1,13 @@
 """Settings chosen by Optuna: each trial learns from those before it."""
 
-import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from types import ModuleType
+from typing import Any
 
+from vgg_jax.axes import Range
 from vgg_jax.errors import ConfigError, RunError, UserError
-
-
-class Range(NamedTuple):
-    """Numbers from `low` to `high`: whole ones if both are; by their logarithm if
-    `high` is at least ten times `low` and `low` above 0.
-    """
-
-    low: float
-    high: float
-
-    @staticmethod
-    def parse(text: str) -> "Range | None":
-        """`0.001..0.1`; None if the text is nothing of that form."""
-        try:
-            low, high = (_number(part) for part in text.split(".."))
-        except ValueError:
-            return None
-        if low >= high:
-            raise ConfigError(f"{text!r} is an empty range: write low..high")
-        return Range(low, high)
-
-    def suggest(self, trial, field: str) -> str:
-        log = 0 < 10 * self.low <= self.high
-        if isinstance(self.low, int) and isinstance(self.high, int):
-            return str(trial.suggest_int(field, self.low, self.high, log=log))
-        return f"{trial.suggest_float(field, self.low, self.high, log=log):.4g}"
-
-
-def _number(text):
-    try:
-        return int(text)
-    except ValueError:
-        return float(text)
 
 
 def search(
@@ -69,46 +37,16 @@ def search(
             settings of the first trial are wrong.
         RunError: every trial failed.
     """
-    try:
-        import optuna
-        from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            "--trials needs Optuna, which is not installed here: pip install optuna, "
-            "or leave --trials out and give each field its values: a,b,c"
-        ) from error
+    optuna = _optuna()
+    study = _study(optuna, workdir, json.loads(json.dumps(identity)))
     state = optuna.trial.TrialState
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(
-        study_name="sweep",
-        storage=JournalStorage(JournalFileBackend(str(workdir / "optuna.log"))),
-        direction="maximize",
-        load_if_exists=True,
-    )
-    identity = json.loads(json.dumps(identity))
-    known = study.user_attrs.get("identity", identity)
-    if known != identity:
-        changed = [key for key in identity if identity[key] != known.get(key)]
-        raise ConfigError(
-            f"{workdir} holds a search with another {', '.join(changed)} "
-            f"({', '.join(str(known.get(key)) for key in changed)}): give the command "
-            "that began it, or another --workdir"
-        )
-    study.set_user_attr("identity", identity)
-    study.sampler = optuna.samplers.TPESampler(seed=len(study.trials))
     for trial in study.get_trials(states=[state.RUNNING]):
         study.enqueue_trial(trial.params)
         study.tell(trial.number, state=state.FAIL)
 
     def one():
         trial = study.ask()
-        setting = {
-            field: axis.suggest(trial, field)
-            if isinstance(axis, Range)
-            else trial.suggest_categorical(field, axis)
-            for field, axis in axes.items()
-        }
+        setting = {field: _suggest(trial, field, axis) for field, axis in axes.items()}
         trial.set_user_attr("setting", setting)
         try:
             study.tell(trial, score(setting))
@@ -119,11 +57,56 @@ def search(
                 raise
             print(f"{error}; the search goes on", flush=True)
 
-    ended = study.get_trials(states=[state.COMPLETE, state.FAIL])
-    again = [trial for trial in study.trials if "fixed_params" in trial.system_attrs]
-    done = len(ended) - len(again)  # of each that is tried again, the first try failed
-    together([functools.partial(one) for _ in range(trials - done)])
+    together([one] * (trials - _done(study, state)))
     found = study.get_trials(states=[state.COMPLETE])
     if not found:
         raise RunError("every run of the search failed: see what they said")
     return [trial.user_attrs["setting"] for trial in found]
+
+
+def _optuna() -> ModuleType:
+    try:
+        import optuna
+        import optuna.storages.journal
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "--trials needs Optuna, which is not installed here: pip install optuna, "
+            "or leave --trials out and give each field its values: a,b,c"
+        ) from error
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
+
+
+def _study(optuna, workdir, identity) -> Any:
+    """The study kept in `workdir`, begun or gone on with."""
+    file = optuna.storages.journal.JournalFileBackend(str(workdir / "optuna.log"))
+    study = optuna.create_study(
+        study_name="sweep",
+        storage=optuna.storages.JournalStorage(file),
+        direction="maximize",
+        load_if_exists=True,
+    )
+    known = study.user_attrs.get("identity", identity)
+    if known != identity:
+        changed = [key for key in identity if identity[key] != known.get(key)]
+        raise ConfigError(
+            f"{workdir} holds a search with another {', '.join(changed)} "
+            f"({', '.join(str(known.get(key)) for key in changed)}): give the command "
+            "that began it, or another --workdir"
+        )
+    study.set_user_attr("identity", identity)
+    study.sampler = optuna.samplers.TPESampler(seed=len(study.trials))
+    return study
+
+
+def _suggest(trial, field, axis):
+    if isinstance(axis, Range):
+        return axis.suggest(trial, field)
+    return trial.suggest_categorical(field, axis)
+
+
+def _done(study, state):
+    """Trials that ended and are not tried again."""
+    ended = study.get_trials(states=[state.COMPLETE, state.FAIL])
+    again = [trial for trial in study.trials if "fixed_params" in trial.system_attrs]
+    return len(ended) - len(again)  # the first try of each of those failed

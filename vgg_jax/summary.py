@@ -17,8 +17,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from vgg_jax import command_line, layers, model
 from vgg_jax import config as config_lib
-from vgg_jax import layers, model
 from vgg_jax.errors import ConfigError, guarded
 
 _CLASSES = {"cifar10": 10, "cifar10_sample": 10, "cifar100": 100}
@@ -206,7 +206,8 @@ _FORMAT = flags.DEFINE_enum(
 )
 
 
-def main(_):
+def main(argv):
+    command_line.parse(argv, _CONFIG)
     form = _FORMAT.value
     if _CLAIMS.value:
         parts = {"claims": claims()}
@@ -230,4 +231,5 @@ def main(_):
 
 if __name__ == "__main__":
     logging.set_verbosity(logging.ERROR)
-    guarded(app.run, main)
+    app.define_help_flags()
+    guarded(main, sys.argv)

@@ -15,7 +15,6 @@ table (mean and spread over the seeds, best validation first), `sweep.json` and
 """
 
 import argparse
-import itertools
 import json
 import statistics
 import sys
@@ -24,73 +23,11 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from vgg_jax import comparison, log
+from vgg_jax import axes, comparison, log
 from vgg_jax.errors import ConfigError, RunError, guarded
 from vgg_jax.record import Record
 from vgg_jax.runner import Runner
-from vgg_jax.search import Range, search
-
-Axes = dict[str, Range | list[str]]
-
-
-def axes(settings: Sequence[str]) -> Axes:
-    """Field -> what to try of it.
-
-    Args:
-        settings: `--config.lr=0.01,0.03`; commas separate the values, except inside
-            brackets: `--config.model.hidden=(64,64),(128,)`. Or `0.01..0.1`.
-
-    Raises:
-        ConfigError: not of that form, or the seed is set.
-    """
-    found: Axes = {}
-    for setting in settings:
-        field, equals, values = setting.removeprefix("--config.").partition("=")
-        if not (setting.startswith("--config.") and field and equals):
-            raise ConfigError(f"{setting!r}: write --config.<field>=<value>,<value>")
-        if field == "seed":
-            raise ConfigError("config.seed is the sweep's own axis: use --seeds=N")
-        found[field] = Range.parse(values) or split(values)
-    return found
-
-
-def split(values: str) -> list[str]:
-    """Parts between the commas that are outside brackets."""
-    parts, depth = [""], 0
-    for letter in values:
-        depth += (letter in "([") - (letter in ")]")
-        if letter == "," and not depth:
-            parts.append("")
-        else:
-            parts[-1] += letter
-    return parts
-
-
-def grid(along: Axes) -> list[dict[str, str]]:
-    """All settings of the axes, the last axis innermost.
-
-    Raises:
-        ConfigError: an axis is a range.
-    """
-    for field, axis in along.items():
-        if isinstance(axis, Range):
-            raise ConfigError(
-                f"config.{field}={axis.low}..{axis.high} is a range: add --trials=N to "
-                "search it with Optuna, or name its values: a,b,c"
-            )
-    settings = itertools.product(*along.values())
-    return [dict(zip(along, values, strict=True)) for values in settings]
-
-
-def name(setting: Mapping[str, str], along: Axes, seed: int) -> str:
-    """Directory of a run, of the fields that vary: `lr=0.03,seed=1`."""
-    parts = _varying(setting, along) + [f"seed={seed}"]
-    return ",".join(parts).replace("/", "_")
-
-
-def _varying(setting, along):
-    varies = lambda f: isinstance(along[f], Range) or len(along[f]) > 1  # noqa: E731
-    return [f"{field}={value}" for field, value in setting.items() if varies(field)]
+from vgg_jax.search import search
 
 
 def row(setting: str, records: Sequence[Record]) -> dict:
@@ -124,21 +61,20 @@ class Sweep:
         seeds: 0 ... seeds - 1 are run for every setting.
     """
 
-    def __init__(self, runner: Runner, along: Axes, seeds: int):
+    def __init__(self, runner: Runner, along: axes.Axes, seeds: int):
         self._runner, self._along, self._seeds = runner, along, seeds
         self.records: dict[str, Record] = {}
         self.failed: list[str] = []
         self._locks: dict[str, threading.Lock] = {}
 
     def names(self, setting: Mapping[str, str]) -> list[str]:
-        return [name(setting, self._along, seed) for seed in range(self._seeds)]
+        return [axes.name(setting, self._along, seed) for seed in range(self._seeds)]
 
     def run(self, setting: Mapping[str, str], seed: int) -> Record:
         """The run of a setting; a search may ask for the same one twice."""
-        own = name(setting, self._along, seed)
+        own = axes.name(setting, self._along, seed)
         with self._locks.setdefault(own, threading.Lock()):
             if own not in self.records:
-                print(f"run {own}", flush=True)
                 fields = {**setting, "seed": str(seed)}
                 self.records[own] = self._runner(own, fields)
             return self.records[own]
@@ -155,7 +91,7 @@ class Sweep:
 
     def grid(self) -> list[dict[str, str]]:
         """Runs the whole grid; returns its settings that have all their runs."""
-        settings = grid(self._along)
+        settings = axes.grid(self._along)
         jobs = [
             partial(self._tried, setting, seed)
             for setting in settings
@@ -170,7 +106,7 @@ class Sweep:
             self.run(setting, seed)
         except RunError as error:
             print(f"{error}; the sweep goes on", flush=True)
-            self.failed.append(name(setting, self._along, seed))
+            self.failed.append(axes.name(setting, self._along, seed))
 
     def search(self, trials: int, workdir: Path, config: str) -> list[dict[str, str]]:
         """Runs `trials` settings that Optuna chooses; returns them."""
@@ -187,7 +123,7 @@ class Sweep:
         """The table, best first."""
         rows = {}
         for setting in settings:
-            title = ", ".join(_varying(setting, self._along)) or "as is"
+            title = ", ".join(axes.varying(setting, self._along)) or "as is"
             rows[title] = row(title, [self.records[n] for n in self.names(setting)])
         return ranked(list(rows.values()))
 
@@ -196,16 +132,21 @@ def main(arguments: Sequence[str]) -> None:
     """The command line.
 
     Raises:
+        ConfigError: an option or a setting is wrong.
         RunError: a run failed; what it said is above. The others have run.
     """
     options, settings = _parser().parse_known_args(arguments)
+    if options.seeds < 1 or options.trials < 0:
+        raise ConfigError(
+            f"--seeds={options.seeds} must be 1 or more, "
+            f"--trials={options.trials} must be 0 or more"
+        )
     file, _, argument = options.config.partition(":")
     stem = "-".join(filter(None, ["sweep", Path(file).stem, argument]))
     workdir = options.workdir or Path("runs") / stem
-    workdir.mkdir(parents=True, exist_ok=True)
     devices = list(filter(None, options.devices.split(",")))
     runner = Runner(options.config, workdir, devices)
-    sweep = Sweep(runner, axes(settings), options.seeds)
+    sweep = Sweep(runner, axes.parse(settings), options.seeds)
     if options.trials:
         done = sweep.search(options.trials, workdir, options.config)
     else:
