@@ -46,6 +46,7 @@ def get_config() -> ConfigDict:
     config.model.hidden = (4096, 4096)  # widths of the paper head's hidden layers
     config.model.dropout = 0.5  # in [0, 1), after each hidden layer
     config.model.pool = "max"  # "max" or "average"
+    config.model.pool_early = False  # True: pool before batch norm and ReLU
     # he, glorot_uniform, lecun, torchvision, paper, identity
     config.model.kernel_init = "he"
     config.model.logit_scale = 1.0  # > 0; multiplies the logits
@@ -58,7 +59,7 @@ def get_config() -> ConfigDict:
     config.optimizer.decay = "decoupled"  # decoupled (SGDW), constant (tfa's), l2
     config.optimizer.weight_decay = 5e-4  # >= 0
     config.optimizer.decay_all = True  # False: spare biases and norm parameters
-    config.optimizer.bias_scale = 1.0  # > 0; multiplies the learning rate of biases
+    config.optimizer.bias_scale = 1.0  # > 0; multiplies lr of batch norm's biases
     config.optimizer.clip_norm = 0.0  # >= 0; largest gradient norm; 0: off
 
     config.schedule = ConfigDict()  # of the learning rate

@@ -377,3 +377,25 @@ def test_identity_kernels_pass_their_input_on():
     # The rest is torch.nn.Conv2d's default: uniform in +-1 / sqrt(fan in).
     rest = np.abs(w[..., 4:])
     assert 0.8 < rest.max() * 6 <= 1 and rest.std() > 0
+
+
+def test_pooled_early():
+    """By hand: maximum of each window, then batch norm, then ReLU."""
+    model, variables, x = small(
+        "conv3-96 conv3-96 | conv3-96 |", batch_norm=True, pool_early=True
+    )
+    kept, _ = activations(model, variables, x)
+    conv = np.asarray(kept["conv1_2"], np.float64)
+    batch, height, width, channels = conv.shape
+    windows = conv.reshape(batch, height // 2, 2, width // 2, 2, channels)
+    pooled = windows.max((2, 4))
+    np.testing.assert_allclose(kept["pool1"], pooled, rtol=1e-6)
+    running, bn = (
+        {name: np.asarray(v) for name, v in variables[kind]["bn1_2"].items()}
+        for kind in ("batch_stats", "params")
+    )
+    z = (pooled - running["mean"]) / np.sqrt(running["var"] + 1e-5)
+    z = z * bn["scale"] + bn["bias"]
+    relu = np.maximum(z, 0)
+    np.testing.assert_allclose(kept["relu1_2"], relu, rtol=1e-4, atol=1e-5)
+    assert kept["relu1_1"].shape[1:3] == x.shape[1:3]

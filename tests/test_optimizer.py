@@ -333,14 +333,21 @@ def test_plateau_never_raises_the_rate():
         assert float(state.scale) <= 1
 
 
-def test_biases_learn_faster_and_frozen_kernels_never_decay():
+def test_norm_biases_learn_faster_and_frozen_kernels_never_decay():
     """By hand: one step of plain SGD, lr 0.1, l2 0.5, gradient 1 at weight 2."""
-    params = {"a": {"kernel": 2.0, "bias": 2.0, "frozen_kernel": 2.0}}
+    params = {
+        "conv1_1": {"kernel": 2.0, "bias": 2.0, "frozen_kernel": 2.0},
+        "bn1_1": {"bias": 2.0},
+    }
     params = jax.tree.map(jnp.asarray, params)
-    grads = {"a": {"kernel": 1.0, "bias": 1.0, "frozen_kernel": 0.0}}
+    grads = {
+        "conv1_1": {"kernel": 1.0, "bias": 1.0, "frozen_kernel": 0.0},
+        "bn1_1": {"bias": 1.0},
+    }
     tx = optimizer.sgd(momentum=0.0, decay="l2", weight_decay=0.5, bias_scale=64.0)
     updates, _ = tx.update(grads, tx.init(params), params, learning_rate=0.1)
-    moved = {k: float(v) for k, v in updates["a"].items()}
-    assert moved == pytest.approx(
-        {"kernel": -0.1 * (1 + 1), "bias": -0.1 * (64 + 1), "frozen_kernel": 0.0}
+    moved = jax.tree.map(float, updates)
+    assert moved["conv1_1"] == pytest.approx(
+        {"kernel": -0.1 * (1 + 1), "bias": -0.1 * (1 + 1), "frozen_kernel": 0.0}
     )
+    assert moved["bn1_1"] == pytest.approx({"bias": -0.1 * (64 + 1)})

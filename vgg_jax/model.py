@@ -163,6 +163,8 @@ class VGG(nn.Module):
         hidden: widths of the dense layers of the "paper" head.
         dropout: rate after each hidden dense layer; the paper's is 0.5.
         pool: "max" (the paper's) or "average".
+        pool_early: the last convolution of a stage is pooled before batch norm and
+            ReLU, which then see a quarter of the pixels, not after them.
         kernel_init: one of `INITIALIZERS`.
         logit_scale: multiplies the logits.
         dtype: type of the computation; parameters and logits are float32.
@@ -182,6 +184,7 @@ class VGG(nn.Module):
     hidden: Sequence[int] = (4096, 4096)
     dropout: float = 0.5
     pool: str = "max"
+    pool_early: bool = False
     kernel_init: str = "he"
     logit_scale: float = 1.0
     dtype: jnp.dtype = jnp.float32
@@ -212,6 +215,7 @@ class VGG(nn.Module):
         """The five stages: `[B, H, W, C]` -> `[B, H // 32, W // 32, 512 * width]`."""
         self._check_size(x.shape)
         for s, stage in enumerate(stages(self.variant), 1):
+            early = self.pool_early and stage[-1] != "LRN"
             for i, layer in enumerate(stage, 1):
                 if layer == "LRN":
                     x = local_response_norm(x)
@@ -228,13 +232,15 @@ class VGG(nn.Module):
                     name=f"conv{s}_{i}",
                 )(x)
                 x = keep(f"conv{s}_{i}", x)
+                if early and i == len(stage):
+                    x = keep(f"pool{s}", choose(POOLS, self.pool, "model.pool")(x))
                 if self.batch_norm and not whitening:
                     x = norm.BatchNorm(self.norm_scale, name=f"bn{s}_{i}")(
                         x, train=train
                     )
                 x = keep(f"relu{s}_{i}", nn.relu(x))
-            x = choose(POOLS, self.pool, "model.pool")(x)
-            x = keep(f"pool{s}", x)
+            if not early:
+                x = keep(f"pool{s}", choose(POOLS, self.pool, "model.pool")(x))
         return x
 
     def _check_size(self, shape):

@@ -17,6 +17,7 @@ from optax import contrib
 from vgg_jax.errors import choose
 
 SPARED = ("bias", "scale")  # parameter names without decay when decay_all is False
+NORM = "bn"  # how the names of batch norm's layers begin
 FROZEN = "frozen_kernel"  # never decayed; its gradient is zero
 
 
@@ -28,12 +29,17 @@ def _times_learning_rate(sign: float) -> optax.GradientTransformationExtraArgs:
     return optax.GradientTransformationExtraArgs(lambda _: optax.EmptyState(), update)
 
 
-def _scale_biases(factor):
-    """Multiplies the gradients of biases."""
+def _scale_norm_biases(factor):
+    """Multiplies the gradients of batch norm's biases."""
 
     def update(updates, state, params=None, **extra):
         del params, extra
-        scale = lambda path, u: factor * u if path[-1].key == "bias" else u  # noqa: E731
+
+        def scale(path, update):
+            layer, name = (str(getattr(key, "key", key)) for key in path[-2:])
+            scaled = layer.startswith(NORM) and name == "bias"
+            return factor * update if scaled else update
+
         return jax.tree_util.tree_map_with_path(scale, updates), state
 
     return optax.GradientTransformationExtraArgs(lambda _: optax.EmptyState(), update)
@@ -77,7 +83,8 @@ def sgd(
         decay: "decoupled", "constant" or "l2" (`DECAYS`).
         weight_decay: strength, >= 0.
         decay_all: False spares biases and norm parameters.
-        bias_scale: multiplies the learning rate of biases (not their decay).
+        bias_scale: multiplies the learning rate of batch norm's biases (not their
+            decay).
         clip_norm: largest global gradient norm (before decay); 0 is off.
     """
     coupled, by_learning_rate = choose(DECAYS, decay, "optimizer.decay")
@@ -89,7 +96,7 @@ def sgd(
 
     steps = [
         optax.clip_by_global_norm(clip_norm) if clip_norm else None,
-        _scale_biases(bias_scale) if bias_scale != 1 else None,
+        _scale_norm_biases(bias_scale) if bias_scale != 1 else None,
         optax.add_decayed_weights(weight_decay, mask) if coupled else None,
         _times_learning_rate(-1.0),
         optax.trace(momentum, nesterov),

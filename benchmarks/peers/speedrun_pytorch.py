@@ -22,31 +22,44 @@ CONFIG = todo["config"]
 
 
 class Net(nn.Module):
-    def __init__(self, variant, whitening):
+    """As `vgg_jax.model.VGG` with batch norm, whitening and the compact head."""
+
+    def __init__(self, options, whitening):
         super().__init__()
+        self.scale = options["logit_scale"]
         layers, channels = [], 3
-        for token in variant.split():
-            if token == "|":
+        for stage in options["variant"].rstrip("| ").split("|"):
+            tokens = stage.split()
+            for i, token in enumerate(tokens, 1):
+                width = int(token.split("-")[1])
+                layers.append(convolution(channels, width, whitening))
+                if options["pool_early"] and i == len(tokens):
+                    layers.append(nn.MaxPool2d(2))
+                if channels > 3:
+                    layers.append(nn.BatchNorm2d(width))
+                    layers[-1].weight.requires_grad_(False)
+                layers.append(nn.ReLU(inplace=True))
+                channels = width
+            if not options["pool_early"]:
                 layers.append(nn.MaxPool2d(2))
-                continue
-            width = int(token.split("-")[1])
-            conv = nn.Conv2d(channels, width, 3, padding=1)
-            nn.init.zeros_(conv.bias)
-            if channels == 3:
-                conv.weight.data = torch.from_numpy(whitening).permute(3, 2, 0, 1)
-                conv.weight.requires_grad_(False)
-            else:
-                nn.init.dirac_(conv.weight.data[:channels])
-            norm = nn.BatchNorm2d(width)
-            norm.weight.requires_grad_(False)
-            layers += [conv, norm, nn.ReLU(inplace=True)]
-            channels = width
         self.features = nn.Sequential(*layers)
         self.head = nn.Linear(channels, 10)
         nn.init.zeros_(self.head.bias)
 
     def forward(self, x):
-        return self.head(self.features(x).mean((2, 3))) * CONFIG["model"]["logit_scale"]
+        return self.head(self.features(x).mean((2, 3))) * self.scale
+
+
+def convolution(channels, width, whitening):
+    """Identity first, rest PyTorch's default; the image's is whitening, not trained."""
+    conv = nn.Conv2d(channels, width, 3, padding=1)
+    nn.init.zeros_(conv.bias)
+    if channels == 3:
+        conv.weight.data = torch.from_numpy(whitening).permute(3, 2, 0, 1)
+        conv.weight.requires_grad_(False)
+    else:
+        nn.init.dirac_(conv.weight.data[:channels])
+    return conv
 
 
 def rate(step, total, warmup):
@@ -125,7 +138,7 @@ class Training:
     def __init__(self, arrays):
         self.images = prepare(arrays["images"])
         self.labels = torch.from_numpy(arrays["labels"]).long()
-        net = Net(CONFIG["model"]["variant"], arrays["whitening"])
+        net = Net(CONFIG["model"], arrays["whitening"])
         self.net = net.to(memory_format=torch.channels_last).train()
         self.steps = len(self.images) // CONFIG["batch_size"]  # of an epoch
         self.total = CONFIG["epochs"] * self.steps
@@ -136,13 +149,17 @@ class Training:
 
     def _optimizer(self):
         options = CONFIG["optimizer"]
-        named = [(n, p) for n, p in self.net.named_parameters() if p.requires_grad]
-        biases = [p for n, p in named if n.endswith("bias")]
-        kernels = [p for n, p in named if not n.endswith("bias")]
-        decay = options["weight_decay"]
+        norms = [m.bias for m in self.net.modules() if isinstance(m, nn.BatchNorm2d)]
+        others = [m for m in self.net.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+        kernels = [m.weight for m in others if m.weight.requires_grad]
+        table = (  # parameters, weight decay, scale of the learning rate
+            (norms, 0.0, options["bias_scale"]),
+            ([m.bias for m in others], 0.0, 1.0),
+            (kernels, options["weight_decay"], 1.0),
+        )
         groups = [
-            {"params": biases, "weight_decay": 0.0, "scale": options["bias_scale"]},
-            {"params": kernels, "weight_decay": decay, "scale": 1.0},
+            {"params": params, "weight_decay": decay, "scale": scale}
+            for params, decay, scale in table
         ]
         return torch.optim.SGD(
             groups, lr=1.0, momentum=options["momentum"], nesterov=options["nesterov"]
