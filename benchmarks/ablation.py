@@ -23,11 +23,12 @@ WITHOUT = {
     "all of it": {},
     "conv1_1 learned as the others, not whitening": {"model.whiten": "False"},
     "He initialisation, not identity": {"model.kernel_init": "he"},
+    "batch norm and ReLU before the pools, not after": {"model.pool_early": "False"},
     "no lookahead": {"lookahead": "0.0"},
     "random flips, not alternating": {"augment.flip": "random"},
     "one view of a test image, not six": {"views": "1"},
     "no label smoothing": {"label_smoothing": "0.0"},
-    "biases at the kernels' learning rate": {"optimizer.bias_scale": "1.0"},
+    "batch norm's biases as slow as kernels": {"optimizer.bias_scale": "1.0"},
     "plain momentum, not Nesterov's": {"optimizer.nesterov": "False"},
     "batches of 512": {"batch_size": "512", "lr": "0.75"},
 }

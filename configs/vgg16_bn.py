@@ -1,20 +1,26 @@
-"""VGG-16 (D) with batch norm and a compact head on CIFAR-10: the usual strong baseline.
+"""VGG-16 (D) with batch norm and a compact head on CIFAR-10, by the speedrun's recipe.
 
-python main.py --config=configs/vgg16_bn.py
+The network is the usual one (kuangliu, chenyaofo: 14.7 M parameters); 49,000 images are
+trained on, 1,000 are the validation of the learning curve. `:A` is VGG-11-BN.
+
+    python main.py --config=configs/vgg16_bn.py
 """
 
-from configs import vgg16
+from configs import default, speedrun
 
 
 def get_config(variant="D"):
-    config = vgg16.get_config(variant)
-    config.epochs = 40
-    config.lr = 0.1
-    config.model.batch_norm = True
-    config.model.head = "compact"
-    config.optimizer.nesterov = True
-    config.optimizer.decay = "l2"
-    config.optimizer.decay_all = False
-    config.schedule.name = "cosine"
-    config.schedule.warmup_epochs = 1.0
+    config = speedrun.get_config()
+    config.epochs = 20
+    config.schedule.warmup_epochs = 0.23 * config.epochs
+    config.data.train = "train[:98%]"
+    config.data.validation = "train[98%:]"
+    config.views = 2
+    network = default.get_config().model
+    network.variant = variant
+    network.batch_norm = True
+    network.head = "compact"
+    network.kernel_init = "identity"
+    network.logit_scale = config.model.logit_scale
+    config.model = network
     return config
