@@ -19,18 +19,18 @@ _HELD_OUT = {
     "data.validation": "train[90%:]",
     "data.test": "test[:1]",
 }
+# name of the run -> what it does without, the fields that say so
 WITHOUT = {
-    "all of it": {},
-    "conv1_1 learned as the others, not whitening": {"model.whiten": "False"},
-    "He initialisation, not identity": {"model.kernel_init": "he"},
-    "batch norm and ReLU before the pools, not after": {"model.pool_early": "False"},
-    "no lookahead": {"lookahead": "0.0"},
-    "random flips, not alternating": {"augment.flip": "random"},
-    "one view of a test image, not six": {"views": "1"},
-    "no label smoothing": {"label_smoothing": "0.0"},
-    "batch norm's biases as slow as kernels": {"optimizer.bias_scale": "1.0"},
-    "plain momentum, not Nesterov's": {"optimizer.nesterov": "False"},
-    "batches of 512": {"batch_size": "512", "lr": "0.75"},
+    "all": ("nothing", {}),
+    "no_whitening": ("whitening: conv1_1 learned", {"model.whiten": "False"}),
+    "he_init": ("identity initialisation: He's", {"model.kernel_init": "he"}),
+    "no_lookahead": ("lookahead", {"lookahead": "0.0"}),
+    "random_flip": ("alternating flips: random", {"augment.flip": "random"}),
+    "one_view": ("six views of a test image: one", {"views": "1"}),
+    "no_smoothing": ("label smoothing", {"label_smoothing": "0.0"}),
+    "slow_biases": ("64-fold rate of norm biases", {"optimizer.bias_scale": "1.0"}),
+    "plain_momentum": ("Nesterov's momentum", {"optimizer.nesterov": "False"}),
+    "late_pools": ("pools before batch norm", {"model.pool_early": "False"}),
 }
 
 
@@ -43,20 +43,19 @@ def main():
     parser.add_argument("--workdir", type=Path, default=Path("runs/ablation"))
     options = parser.parse_args()
     runner = Runner(options.config, options.workdir)
-    found = {}
-    for seed in range(options.seeds):
-        for name, fields in WITHOUT.items():
-            fields = {**_HELD_OUT, **fields, "seed": str(seed)}
-            run = f"{name.replace(' ', '_')},seed={seed}"
-            (record,) = runner.all([functools.partial(runner, run, fields)])
-            last = record.column("val_accuracy")[1][-1]
-            found.setdefault(name, []).append(100 * last)
-    whole = statistics.mean(found["all of it"])
     print("| without | validation top-1, % | difference |\n|---|---|---|")
-    for name, values in found.items():
-        mean = statistics.mean(values)
-        spread = f" +- {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-        print(f"| {name} | {mean:.2f}{spread} | {mean - whole:+.2f} |")
+    whole = None
+    for name, (text, fields) in WITHOUT.items():
+        found = []
+        for seed in range(options.seeds):
+            fields = {**_HELD_OUT, **fields, "seed": str(seed)}
+            job = functools.partial(runner, f"{name},seed={seed}", fields)
+            (record,) = runner.all([job])
+            found.append(100 * record.column("val_accuracy")[1][-1])
+        mean = statistics.mean(found)
+        whole = whole or mean  # the first row's
+        spread = f" +- {statistics.stdev(found):.2f}" if len(found) > 1 else ""
+        print(f"| {text} | {mean:.2f}{spread} | {mean - whole:+.2f} |", flush=True)
 
 
 if __name__ == "__main__":
