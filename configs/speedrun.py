@@ -1,7 +1,8 @@
 """The most accuracy a minute: a small whitened VGG and the recipe of airbench94.
 
 After Jordan (2024), "94% on CIFAR-10 in 3.29 seconds": seven convolutions and three
-pools, each pool before batch norm as there, but 3x3 whitening and ReLU. Trains on all 50,000 images and tests once, at the end.
+pools, each pool before batch norm as there, but 3x3 whitening and ReLU. Trains on all
+50,000 images and tests once, at the end.
 
     python main.py --config=configs/speedrun.py      # 94.41% +- 0.10, 2 seeds, 25 min
     python main.py --config=configs/speedrun.py:90   # 90.97% +- 0.06, 3 seeds, 5 min
