@@ -24,6 +24,7 @@ import numpy as np
 from benchmarks.throughput import PEERS, Peer, Process
 from vgg_jax import augment, backend, batches, data, whiten
 from vgg_jax import config as config_lib
+from vgg_jax.errors import ConfigError, guarded
 
 _TORCH = Peer("speedrun_pytorch.py", "torch", environ=PEERS["torch tuned"].environ)
 _OURS = Peer("speedrun_ours.py")
@@ -32,6 +33,8 @@ _OURS = Peer("speedrun_ours.py")
 def load(spec):
     """The resolved config of `configs/file.py:argument`."""
     path, _, argument = spec.partition(":")
+    if not Path(path).is_file():
+        raise ConfigError(f"--config={spec}: there is no file {path}")
     found = importlib.util.spec_from_file_location("speedrun", path)
     module = importlib.util.module_from_spec(found)
     found.loader.exec_module(module)
@@ -94,4 +97,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    guarded(main)

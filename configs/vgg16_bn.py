@@ -2,6 +2,7 @@
 
 The network is the usual one (kuangliu, chenyaofo: 14.7 M parameters); 49,000 images are
 trained on, 1,000 are the validation of the learning curve. `:A` is VGG-11-BN.
+Not trained to the end yet.
 
     python main.py --config=configs/vgg16_bn.py
 """
@@ -12,7 +13,7 @@ from configs import default, speedrun
 def get_config(variant="D"):
     config = speedrun.get_config()
     config.epochs = 20
-    config.schedule.warmup_epochs = 0.23 * config.epochs
+    config.schedule.warmup_epochs = speedrun.RISE * config.epochs
     config.data.train = "train[:98%]"
     config.data.validation = "train[98%:]"
     config.views = 2

@@ -85,6 +85,14 @@ def test_every_field_is_read():
             ), field
 
 
+def test_a_rate_of_norm_biases_needs_batch_norm():
+    settings = load("speedrun")
+    config_lib.resolve(settings)
+    settings.model.batch_norm = False
+    with pytest.raises(ConfigError, match="bias_scale=64.0 .*batch_norm=True"):
+        config_lib.resolve(settings)
+
+
 def test_wrong_gradients_are_refused(monkeypatch):
     """XLA's own convolution in bfloat16 at a small batch; see tests/test_conv.py."""
     settings = default.get_config()

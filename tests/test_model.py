@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vgg_jax import initializers
 from vgg_jax import model as model_lib
 from vgg_jax.errors import ConfigError
 from vgg_jax.model import CONFIGURATIONS, VGG, local_response_norm
@@ -367,7 +368,7 @@ def test_a_wrong_table_is_told(table, said):
 
 
 def test_identity_kernels_pass_their_input_on():
-    init = model_lib.INITIALIZERS["identity"][0]
+    init = initializers.INITIALIZERS["identity"][0]
     w = init(jax.random.key(0), (3, 3, 4, 6))
     x = jax.random.normal(jax.random.key(1), (2, 5, 5, 4))
     y = jax.lax.conv_general_dilated(

@@ -6,7 +6,16 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from vgg_jax import augment, backend, batches, conv, model, optimizer, trackers
+from vgg_jax import (
+    augment,
+    backend,
+    batches,
+    conv,
+    initializers,
+    model,
+    optimizer,
+    trackers,
+)
 from vgg_jax.errors import ConfigError, choose
 
 _Rule = tuple[Callable[[Any], bool], str]
@@ -63,7 +72,7 @@ NAMES = {
     "augment.normalize": augment.STATISTICS,
     "model.head": model.HEADS,
     "model.pool": model.POOLS,
-    "model.kernel_init": model.INITIALIZERS,
+    "model.kernel_init": initializers.INITIALIZERS,
     "model.dtype": ("auto", "float32", "bfloat16"),
     "model.conv": conv.IMPLEMENTATIONS,
     "optimizer.decay": optimizer.DECAYS,
@@ -91,6 +100,11 @@ def resolve(config: ConfigDict) -> ConfigDict:
         raise ConfigError(
             f"ema_decay={config.ema_decay} and lookahead={config.lookahead} are two "
             "averages of the weights: set one of them to 0"
+        )
+    if config.optimizer.bias_scale != 1 and not config.model.batch_norm:
+        raise ConfigError(
+            f"optimizer.bias_scale={config.optimizer.bias_scale} is of batch norm's "
+            "biases, and model.batch_norm=False: set bias_scale=1, or batch_norm=True"
         )
     _check_validation(config)
     trackers.check(config.log.tracker)
