@@ -54,7 +54,7 @@ class Peer:
 _ONEDNN = ("XLA_FLAGS", "--xla_cpu_experimental_onednn_custom_call=true")
 _MALLOC = (
     "GLIBC_TUNABLES",
-    "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=2147483647:"
+    f"glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold={2**64 - 1}:"
     "glibc.malloc.arena_max=1",
 )
 _EAGER, _COMPILE = (("compile", False),), (("compile", True),)

@@ -12,7 +12,7 @@ from configs import default, speedrun
 
 def get_config(variant="D"):
     config = speedrun.get_config()
-    config.epochs = 20
+    config.epochs = 16
     config.schedule.warmup_epochs = speedrun.RISE * config.epochs
     config.data.train = "train[:98%]"
     config.data.validation = "train[98%:]"

@@ -18,8 +18,9 @@ from vgg_jax import cache
 
 # Sends bfloat16 convolutions on CPU to oneDNN (`benchmarks/layers.py`).
 _ONEDNN_FLAG = b"xla_cpu_experimental_onednn_custom_call"
-# M_MMAP_MAX, M_TRIM_THRESHOLD, M_ARENA_MAX of glibc's malloc.h.
-_MALLOPT = ((-4, 0), (-1, 2**31 - 1), (-8, 1))
+# M_MMAP_MAX, M_TRIM_THRESHOLD (-1: never give memory back), M_ARENA_MAX of glibc's
+# malloc.h.
+_MALLOPT = ((-4, 0), (-1, -1), (-8, 1))
 _BFLOAT16_CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
 
 
