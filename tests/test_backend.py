@@ -86,12 +86,17 @@ def test_this_jaxlib_knows_the_flag_and_no_nonsense():
 
 
 FAULTS = """
-import resource
+import ctypes, resource
 from vgg_jax import backend
 backend.configure()
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+libc.malloc.argtypes = [ctypes.c_size_t]
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     b"x" * 2**26  # 64 MB, freed at once: 16,384 pages
+    for block in [libc.malloc(2**28) for _ in range(12)]:  # 3 GB, not touched
+        libc.free(block)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 faults()
 print(faults())
