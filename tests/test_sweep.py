@@ -119,6 +119,28 @@ def test_side_by_side_with_one_that_fails(tmp_path):
     assert "the loss is nan" in (tmp_path / "lr=1e30,seed=0.log").read_text()
 
 
+PRINTS_ITS_CORES = """
+import json, os, pathlib, sys
+workdir = pathlib.Path(sys.argv[-1].removeprefix("--workdir="))
+workdir.mkdir()
+cores = sorted(os.sched_getaffinity(0))
+(workdir / "config.json").write_text(json.dumps({"cores": cores}))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ties runs to cores")
+def test_a_run_has_a_core_of_its_own(tmp_path, monkeypatch):
+    (tmp_path / "main.py").write_text(PRINTS_ITS_CORES)
+    monkeypatch.setattr(runner, "_MAIN", tmp_path / "main.py")
+    core = max(os.sched_getaffinity(0))
+    tied = runner.Runner("", tmp_path, [f"cpu{core}"])
+    assert tied("one", {}).config["cores"] == [core]
+    free = runner.Runner("", tmp_path)
+    assert free("all", {}).config["cores"] == sorted(os.sched_getaffinity(0))
+    with pytest.raises(ConfigError, match=f"the cores here are .*cpu{core}"):
+        runner.Runner("", tmp_path, [f"cpu{core}", "cpu9999"])
+
+
 def test_a_signal_reaches_the_run_once_and_saves_it(tmp_path):
     long = [word for word in command(tmp_path) if "epochs=1" not in word]
     process = subprocess.Popen(

@@ -20,8 +20,33 @@ _STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGINT, -signal.S
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
-def _only(device: str) -> dict[str, str]:
+def _core(device: str | None) -> int | None:
+    """3 of `cpu3`; None for a GPU's or TPU chip's number."""
+    name, _, core = (device or "").partition("cpu")
+    return int(core) if core.isdigit() and not name else None
+
+
+def _check_cores(devices: Sequence[str]) -> None:
+    wanted = {core for core in map(_core, devices) if core is not None}
+    if not wanted:
+        return
+    if not hasattr(os, "sched_setaffinity"):
+        raise ConfigError(
+            f"--devices={','.join(devices)}: only Linux ties a run to a core; leave "
+            "--devices out"
+        )
+    there = os.sched_getaffinity(0)
+    if not wanted <= there:
+        raise ConfigError(
+            f"--devices={','.join(devices)}: the cores here are "
+            f"{','.join(f'cpu{core}' for core in sorted(there))}"
+        )
+
+
+def _only(device: str | None) -> dict[str, str]:
     """Environment in which a run sees one device (libtpu: as a process of its own)."""
+    if device is None or _core(device) is not None:
+        return {}
     return {
         "CUDA_VISIBLE_DEVICES": device,
         "TPU_VISIBLE_CHIPS": device,
@@ -36,15 +61,18 @@ class Runner:
     Args:
         config: `--config` of all runs.
         workdir: directory of the workdirs.
-        devices: numbers of the GPUs or TPU chips to use, one a run at a time; empty:
-            one run at a time, which sees all there is and prints here. With several,
-            what a run prints goes to `<workdir>/<name>.log`.
+        devices: numbers of the GPUs or TPU chips to use, one a run at a time, or cores
+            of the processor (`cpu0`; Linux); empty: one run at a time, which sees all
+            there is and prints here. With several, what a run prints goes to
+            `<workdir>/<name>.log`.
 
     Raises:
+        ConfigError: there is no such core.
         RunError: the directory cannot be made.
     """
 
     def __init__(self, config: str, workdir: Path, devices: Sequence[str] = ()):
+        _check_cores(devices)
         try:
             workdir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -87,7 +115,7 @@ class Runner:
         return self._workdir / f"{name}.log"
 
     def _run(self, name, fields, device):
-        environ = os.environ | (_only(device) if device else {})
+        environ = os.environ | _only(device)
         flags = [f"--config.{field}={value}" for field, value in fields.items()]
         command = [sys.executable, str(_MAIN), f"--config={self._config}", *flags]
         with contextlib.ExitStack() as stack:
@@ -106,6 +134,8 @@ class Runner:
                     start_new_session=True,  # gets our signal, not the terminal's too
                 )
                 self._processes.add(process)
+                if (core := _core(device)) is not None:
+                    os.sched_setaffinity(process.pid, {core})  # before it has threads
             status = process.wait()
             with self._lock:
                 self._processes.discard(process)

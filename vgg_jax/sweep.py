@@ -6,7 +6,8 @@
 Every `--config.<field>=a,b,c` is an axis of the grid, one value a setting of all. With
 `--trials=N` Optuna (if installed) chooses N settings instead, by validation accuracy,
 from such lists and from ranges `low..high`. `--devices=0,1` keeps that many runs going,
-each on its own GPU or TPU chip.
+each on its own GPU or TPU chip; `--devices=cpu0,cpu1` on its own core, which small
+networks use better than all of them use all cores (RESULTS.md).
 
 Each run has a workdir of its own in `--workdir` (default `runs/sweep-<config>`), so the
 same command goes on where it was stopped and leaves finished runs alone. Ends with a
@@ -180,7 +181,7 @@ def _parser():
     parser.add_argument("--config", required=True, help="a file of configs/")
     parser.add_argument("--seeds", type=int, default=1, help="runs of a setting")
     parser.add_argument("--trials", type=int, default=0, help="settings Optuna chooses")
-    parser.add_argument("--devices", default="", help="0,1: a run on each at a time")
+    parser.add_argument("--devices", default="", help="0,1 or cpu0,cpu1: a run on each")
     parser.add_argument("--workdir", type=Path)
     return parser
 
