@@ -3,35 +3,43 @@
     python -m benchmarks.ablation --config=configs/speedrun.py:90 --seeds=1
 
 Trains on 90% of the training images and is judged on the other 10%; the test split is
-not read (one image of it, which a run needs). Resumable; finished runs are left alone.
+not read (one image of it, which a run needs). The views of an image are no part of the
+training: the whole recipe's weights are scored with fewer. Resumable; finished runs are
+left alone. `--devices=cpu0,cpu1` runs two at a time.
 """
 
 import argparse
-import functools
 import statistics
 from pathlib import Path
 
+from rich.console import Console
+
+from vgg_jax import backend
 from vgg_jax.errors import guarded
 from vgg_jax.runner import Runner
+from vgg_jax.score import score
 
 _HELD_OUT = {
     "data.train": "train[:90%]",
     "data.validation": "train[90%:]",
     "data.test": "test[:1]",
 }
+_ALL = "all"
 # name of the run -> what it does without, the fields that say so
 WITHOUT = {
-    "all": ("nothing", {}),
+    _ALL: ("nothing", {}),
     "no_whitening": ("whitening: conv1_1 learned", {"model.whiten": "False"}),
     "he_init": ("identity initialisation: He's", {"model.kernel_init": "he"}),
     "no_lookahead": ("lookahead", {"lookahead": "0.0"}),
     "random_flip": ("alternating flips: random", {"augment.flip": "random"}),
-    "one_view": ("six views of a test image: one", {"views": "1"}),
     "no_smoothing": ("label smoothing", {"label_smoothing": "0.0"}),
     "slow_biases": ("64-fold rate of norm biases", {"optimizer.bias_scale": "1.0"}),
     "plain_momentum": ("Nesterov's momentum", {"optimizer.nesterov": "False"}),
     "late_pools": ("pools before batch norm", {"model.pool_early": "False"}),
 }
+
+
+VIEWS = {1: "six views of an image: one", 2: "six views: two (mirrored)"}
 
 
 def main():
@@ -40,22 +48,50 @@ def main():
     )
     parser.add_argument("--config", default="configs/speedrun.py:90")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--devices", default="", help="as of vgg_jax.sweep")
     parser.add_argument("--workdir", type=Path, default=Path("runs/ablation"))
     options = parser.parse_args()
-    runner = Runner(options.config, options.workdir)
+    devices = list(filter(None, options.devices.split(",")))
+    runner = Runner(options.config, options.workdir, devices)
+    seeds = range(options.seeds)
+    tried = [(name, seed) for name in WITHOUT for seed in seeds]
+    found = dict(zip(tried, runner.all([_job(runner, *t) for t in tried]), strict=True))
+    rows = {
+        text: [found[name, seed] for seed in seeds]
+        for name, (text, _) in WITHOUT.items()
+    }
+    backend.configure()
+    for views, text in VIEWS.items():
+        rows[text] = [_scored(options.workdir, seed, views) for seed in seeds]
+    _print_table(rows)
+
+
+def _job(runner, name, seed):
+    """A run's validation top-1 in per cent, printed as it is found."""
+
+    def job():
+        fields = {**_HELD_OUT, **WITHOUT[name][1], "seed": str(seed)}
+        record = runner(f"{name},seed={seed}", fields)
+        found = 100 * record.column("val_accuracy")[1][-1]
+        print(f"without {WITHOUT[name][0]}, seed {seed}: {found:.2f}%", flush=True)
+        return found
+
+    return job
+
+
+def _scored(workdir, seed, views):
+    run = workdir / f"{_ALL},seed={seed}"
+    (found,) = score(run, views=[views], console=Console(quiet=True)).values()
+    return 100 * found.accuracy
+
+
+def _print_table(rows):
     print("| without | validation top-1, % | difference |\n|---|---|---|")
-    whole = None
-    for name, (text, fields) in WITHOUT.items():
-        found = []
-        for seed in range(options.seeds):
-            fields = {**_HELD_OUT, **fields, "seed": str(seed)}
-            job = functools.partial(runner, f"{name},seed={seed}", fields)
-            (record,) = runner.all([job])
-            found.append(100 * record.column("val_accuracy")[1][-1])
-        mean = statistics.mean(found)
-        whole = whole or mean  # the first row's
-        spread = f" +- {statistics.stdev(found):.2f}" if len(found) > 1 else ""
-        print(f"| {text} | {mean:.2f}{spread} | {mean - whole:+.2f} |", flush=True)
+    whole = statistics.mean(next(iter(rows.values())))
+    for text, values in rows.items():
+        mean = statistics.mean(values)
+        spread = f" +- {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+        print(f"| {text} | {mean:.2f}{spread} | {mean - whole:+.2f} |")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,126 @@
+"""Scores the weights of a run again: with other views, or the other checkpoint.
+
+    python -m vgg_jax.score --workdir=runs/vgg16_bn --views=1,2,6
+    python -m vgg_jax.score --workdir=runs/vgg16_bn --split=test
+
+Looks at the validation split unless told otherwise, since choices are made there.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from vgg_jax import augment, backend, batches, data, progress, recipe, step
+from vgg_jax import workdir as workdir_lib
+from vgg_jax.checkpoint import Checkpoints, latest
+from vgg_jax.errors import ConfigError, RunError, choose, guarded
+from vgg_jax.evaluate import Evaluation, evaluate
+from vgg_jax.record import Record
+
+SPLITS = ("validation", "test")
+CHECKPOINTS = {
+    "best": Checkpoints.restore_best,
+    "last": Checkpoints.restore_latest,
+}
+
+
+def score(
+    workdir: Path,
+    *,
+    split: str = "validation",
+    views: Sequence[int] = (),
+    checkpoint: str = "",
+    console: Console | None = None,
+) -> dict[int, Evaluation]:
+    """Evaluates a run's weights on one of its splits.
+
+    Args:
+        workdir: of the run, finished or stopped.
+        split: "validation" or "test", as the run's config defines it.
+        views: numbers of views of an image (`augment.views`); empty: the config's.
+        checkpoint: "best" or "last"; empty: the one that the run is tested with.
+        console: where progress goes.
+
+    Returns:
+        Number of views -> `Evaluation`.
+
+    Raises:
+        ConfigError: an unknown name, or the run held no validation split out.
+        RunError: `workdir` holds no run or no checkpoint, or is in use.
+    """
+    console = console or Console()
+    say = partial(progress.say, console)
+    config = ConfigDict(Record(workdir).config)
+    views = views or [config.views]
+    choose(SPLITS, split, "--split")
+    restore = choose(CHECKPOINTS, checkpoint or config.test_with, "--checkpoint")
+    for count in views:
+        choose(augment.VIEWS, count, "--views")
+    if split == "validation" and config.data.validation == "none":
+        raise ConfigError(f"{workdir} held out no validation split: --split=test")
+    with workdir_lib.claim(workdir, config.to_dict()):
+        if latest(workdir / "checkpoints") is None:
+            raise RunError(f"{workdir} has no checkpoint: train it first")
+        dataset = data.load(**config.data, size=config.augment.resize, report=say)
+        steps = batches.steps_per_epoch(
+            len(dataset.train), config.batch_size, config.remainder
+        )
+        made = recipe.build(config, dataset, steps)
+        shape = dataset.train.image_shape
+        init = partial(step.init, made, seed=config.seed, image_shape=shape)
+        checkpoints = Checkpoints(
+            workdir / "checkpoints", monitor=config.checkpoint.monitor
+        )
+        state = restore(checkpoints, jax.jit(init)(), report=say)
+        checkpoints.close()
+    images = getattr(dataset, split)
+    with progress.Display(console, epochs=1, steps_per_epoch=1) as display:
+        return {
+            count: evaluate(
+                jax.jit(partial(step.eval_step, made._replace(views=count))),
+                state.variables,
+                images,
+                batch_size=config.eval_batch_size,
+                report=lambda done: display.evaluate(split, done, len(images)),
+            )
+            for count in views
+        }
+
+
+def main(arguments: Sequence[str]) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        "python -m vgg_jax.score",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--workdir", type=Path, required=True)
+    parser.add_argument("--split", default="validation", help="validation or test")
+    parser.add_argument("--views", default="", help="1,2,6; default: the config's")
+    parser.add_argument("--checkpoint", default="", help="best or last")
+    options = parser.parse_args(arguments)
+    views = [int(n) if n.isdigit() else n for n in options.views.split(",") if n]
+    backend.configure()
+    found = score(
+        options.workdir,
+        split=options.split,
+        views=views,
+        checkpoint=options.checkpoint,
+    )
+    print(f"{options.split} of {options.workdir}")
+    print(f"{'views':>5}  {'images':>7}  {'top-1 %':>8}  {'top-5 %':>8}  {'loss':>7}")
+    for count, result in found.items():
+        print(
+            f"{count:>5}  {result.count:>7,}  {100 * result.accuracy:>8.2f}  "
+            f"{100 * result.top5:>8.2f}  {result.loss:>7.4f}"
+        )
+
+
+if __name__ == "__main__":
+    guarded(main, sys.argv[1:])
