@@ -1,15 +1,13 @@
 """The paper's comparisons of networks, at CIFAR's scale and a budget of ten epochs.
 
-Half-width networks without batch norm and with the compact head, on 40,000 images, all
-trained alike; judged on the 10,000 held out. A against A-LRN; B against C against D; B
-against a network with one 5x5 for every pair of 3x3 (section 2.3):
+Quarter-width networks without batch norm and with the compact head, on 40,000 images,
+all trained alike; judged on the 10,000 held out. A against A-LRN; B against C against D;
+B against a network with one 5x5 for every pair of 3x3 (section 2.3):
 
-    python -m vgg_jax.sweep --config=configs/findings.py --seeds=2 \\
-        --config.model.variant=A,A-LRN --workdir=runs/lrn
-    python -m vgg_jax.sweep --config=configs/findings.py --seeds=2 \\
-        --config.model.variant=B,C,D --workdir=runs/depth
-    python -m vgg_jax.sweep --config=configs/findings.py --seeds=2 --workdir=runs/five \\
-        '--config.model.variant=B,conv5-64 | conv5-128 | conv5-256 | conv5-512 | conv5-512 |'
+    python -m vgg_jax.sweep --config=configs/findings.py --seeds=2 --devices=cpu0,cpu1 \\
+        --workdir=runs/findings '--config.model.variant=D,C,B,A,A-LRN,conv5-64 | conv5-128 | conv5-256 | conv5-512 | conv5-512 |'
+
+The same workdir with fewer variants shows one comparison of what has been trained.
 """  # noqa: E501
 
 from configs import vgg16
@@ -19,7 +17,7 @@ def get_config(variant="D"):
     config = vgg16.get_config(variant)
     config.epochs = 10
     config.lr = 0.05
-    config.model.width = 0.5
+    config.model.width = 0.25
     config.model.head = "compact"
     config.optimizer.nesterov = True
     config.optimizer.decay = "l2"
