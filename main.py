@@ -6,7 +6,7 @@ configs/  quickstart   minutes on a laptop; its images come with the repository
           vgg16_bn     with batch norm, the usual strong baseline
           speedrun     the most accuracy a minute (speedrun.py:90: the short run)
           blog         the blog's program to the letter
-          findings     half-width networks for the paper's comparisons
+          findings     quarter-width networks for the paper's comparisons
 
 Every field of configs/default.py, where each is explained, can be set:
   --config.lr=0.03 --config.model.variant=E --config.data.train='train[:90%]'
@@ -15,6 +15,7 @@ A run lives in --workdir. The same command resumes a run that was stopped; it en
 report.html. See also, each with --help:
   python -m vgg_jax.summary   a network's layers and costs, before it runs
   python -m vgg_jax.report    the page of a run, or a comparison of several
+  python -m vgg_jax.score     a run's weights again, with other views of an image
   python -m vgg_jax.sweep     grids of settings and seeds
   python -m vgg_jax.folder    a data set from your own folders of pictures
 """

@@ -55,6 +55,7 @@ def main():
     backend.configure()
     print(backend.environment(), flush=True)
     config = load(options.config)
+    print(f"{options.config} in {config.model.dtype}", flush=True)
     dataset = data.load(**config.data)
     shown = augment.normalize(dataset.train.images[: whiten.IMAGES], "cifar10")
     job = {"config": json.loads(config.to_json()), "seed": options.seed}

@@ -1,6 +1,6 @@
 """What is left of an image on its way through VGG at the start, by initialiser.
 
-    python -m benchmarks.signal --out=results/blog/signal.png
+    python -m benchmarks.initializers --out=results/blog/signal.png
 
 Untrained networks without batch norm look at the real images of the embedded sample
 (the blog's [0, 1]). Printed and drawn, layer by layer, before the ReLU: the root mean
