@@ -16,7 +16,7 @@ from rich.console import Console
 
 from vgg_jax import backend
 from vgg_jax.errors import guarded
-from vgg_jax.runner import Runner
+from vgg_jax.runner import Runner, devices
 from vgg_jax.score import score
 
 _HELD_OUT = {
@@ -39,7 +39,7 @@ WITHOUT = {
 }
 
 
-VIEWS = {1: "six views of an image: one", 2: "six views: two (mirrored)"}
+VIEWS = {1: "other views of an image", 2: "other views but its mirror image"}
 
 
 def main():
@@ -51,8 +51,7 @@ def main():
     parser.add_argument("--devices", default="", help="as of vgg_jax.sweep")
     parser.add_argument("--workdir", type=Path, default=Path("runs/ablation"))
     options = parser.parse_args()
-    devices = list(filter(None, options.devices.split(",")))
-    runner = Runner(options.config, options.workdir, devices)
+    runner = Runner(options.config, options.workdir, devices(options.devices))
     seeds = range(options.seeds)
     tried = [(name, seed) for name in WITHOUT for seed in seeds]
     found = dict(zip(tried, runner.all([_job(runner, *t) for t in tried]), strict=True))
@@ -61,8 +60,9 @@ def main():
         for name, (text, _) in WITHOUT.items()
     }
     backend.configure()
+    scored = [_scored(options.workdir / f"{_ALL},seed={seed}") for seed in seeds]
     for views, text in VIEWS.items():
-        rows[text] = [_scored(options.workdir, seed, views) for seed in seeds]
+        rows[text] = [found[views] for found in scored]
     _print_table(rows)
 
 
@@ -79,10 +79,10 @@ def _job(runner, name, seed):
     return job
 
 
-def _scored(workdir, seed, views):
-    run = workdir / f"{_ALL},seed={seed}"
-    (found,) = score(run, views=[views], console=Console(quiet=True)).values()
-    return 100 * found.accuracy
+def _scored(run):
+    quiet = Console(quiet=True)
+    found = score(run, views=list(VIEWS), checkpoint="last", console=quiet)
+    return {views: 100 * result.accuracy for views, result in found.items()}
 
 
 def _print_table(rows):

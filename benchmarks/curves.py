@@ -32,6 +32,7 @@ def by_epoch(workdir, key, mean):
 
 def by_step(workdir, key, mean):
     rows = [row for row in log.read(workdir) if row["kind"] == "step"]
+    mean = max(1, min(mean, len(rows)))
     window = np.ones(mean) / mean
     smooth = [np.convolve([r[k] for r in rows], window, "valid") for k in ("step", key)]
     return [("-", *smooth)]
@@ -56,7 +57,7 @@ def main():
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     colours = {}
     panels = dict(zip(_PANELS, figure.subplots(1, 2), strict=True))
-    for workdir in filter(Path.is_dir, options.workdirs):
+    for workdir in options.workdirs:
         name = workdir.name.split("seed=")[0].strip(",") or workdir.name
         new = name not in colours
         colour = colours.setdefault(name, COLOURS[len(colours) % len(COLOURS)])

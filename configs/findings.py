@@ -7,7 +7,7 @@ B against a network with one 5x5 for every pair of 3x3 (section 2.3):
     python -m vgg_jax.sweep --config=configs/findings.py --seeds=2 --devices=cpu0,cpu1 \\
         --workdir=runs/findings '--config.model.variant=D,C,B,A,A-LRN,conv5-64 | conv5-128 | conv5-256 | conv5-512 | conv5-512 |'
 
-The same workdir with fewer variants shows one comparison of what has been trained.
+With fewer variants, in another workdir, it is one comparison.
 """  # noqa: E501
 
 from configs import vgg16

@@ -95,7 +95,9 @@ libc.malloc.argtypes = [ctypes.c_size_t]
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     b"x" * 2**26  # 64 MB, freed at once: 16,384 pages
-    for block in [libc.malloc(2**28) for _ in range(12)]:  # 3 GB, not touched
+    blocks = [libc.malloc(2**28) for _ in range(12)]  # 3 GB, not touched
+    assert all(blocks)
+    for block in blocks:
         libc.free(block)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 faults()

@@ -1,6 +1,7 @@
 """Scores of a run's weights: equal to what the run itself measured of them."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ def trained(workdir, **fields):
     config.data.validation = "train[300:400]"
     config.data.test = "test[:150]"
     config.views = 2
+    config.model.dtype = "float32"
     config.update_from_flattened_dict(fields)
     train.train(config, workdir, QUIET)
     return workdir
@@ -34,13 +36,17 @@ def run(tmp_path_factory):
     return trained(tmp_path_factory.mktemp("run"))
 
 
-def test_the_run_s_own_numbers(run):
-    """Which it wrote itself: the last epoch's row, the best one's, its test."""
-    (last,) = score.score(run, checkpoint="last", console=QUIET).values()
-    (best,) = score.score(run, checkpoint="best", console=QUIET).values()
+def test_the_run_s_own_numbers(run, tmp_path):
+    """Which it wrote itself: rows of epochs, its test; epoch 2 is made the best."""
+    copy = shutil.copytree(run, tmp_path / "copy")
+    for number, accuracy in ((5, 0.0), (10, 1.0), (15, 0.0)):  # 4 updates an epoch
+        for file in copy.glob(f"checkpoints/{number}/metrics/*"):
+            file.write_text(json.dumps({"accuracy": accuracy, "loss": 0.0}))
+    losses = Record(run).column("val_loss")[1]
+    (last,) = score.score(copy, checkpoint="last", console=QUIET).values()
+    (best,) = score.score(copy, checkpoint="best", console=QUIET).values()
+    assert (best.loss, last.loss) == (losses[1], losses[2])
     (test,) = score.score(run, split="test", console=QUIET).values()
-    accuracy = Record(run).column("val_accuracy")[1]
-    assert last.accuracy == accuracy[-1] and best.accuracy == max(accuracy)
     own = json.loads((run / "result.json").read_text())["test"]
     assert (test.count, test.accuracy, test.loss) == (150, own["accuracy"], own["loss"])
 
@@ -68,6 +74,8 @@ def test_without_a_validation_split(tmp_path):
     run = trained(tmp_path, **NONE, epochs=1)
     with pytest.raises(ConfigError, match="--split=test"):
         score.score(run, console=QUIET)
+    with pytest.raises(RunError, match="--checkpoint=last"):
+        score.score(run, split="test", checkpoint="best", console=QUIET)
     (tmp_path / "checkpoints").rename(tmp_path / "elsewhere")
     with pytest.raises(RunError, match="no checkpoint"):
         score.score(run, split="test", console=QUIET)

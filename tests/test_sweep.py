@@ -124,7 +124,8 @@ import json, os, pathlib, sys
 workdir = pathlib.Path(sys.argv[-1].removeprefix("--workdir="))
 workdir.mkdir()
 cores = sorted(os.sched_getaffinity(0))
-(workdir / "config.json").write_text(json.dumps({"cores": cores}))
+found = {"cores": cores, "platform": os.environ.get("JAX_PLATFORMS")}
+(workdir / "config.json").write_text(json.dumps(found))
 """
 
 
@@ -132,13 +133,23 @@ cores = sorted(os.sched_getaffinity(0))
 def test_a_run_has_a_core_of_its_own(tmp_path, monkeypatch):
     (tmp_path / "main.py").write_text(PRINTS_ITS_CORES)
     monkeypatch.setattr(runner, "_MAIN", tmp_path / "main.py")
-    core = max(os.sched_getaffinity(0))
-    tied = runner.Runner("", tmp_path, [f"cpu{core}"])
-    assert tied("one", {}).config["cores"] == [core]
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    cores = sorted(os.sched_getaffinity(0))
+    tied = runner.Runner("", tmp_path, [f"cpu{cores[-1]}"])
+    assert tied("one", {}).config == {"cores": cores[-1:], "platform": "cpu"}
     free = runner.Runner("", tmp_path)
-    assert free("all", {}).config["cores"] == sorted(os.sched_getaffinity(0))
-    with pytest.raises(ConfigError, match=f"the cores here are .*cpu{core}"):
-        runner.Runner("", tmp_path, [f"cpu{core}", "cpu9999"])
+    assert free("all", {}).config == {"cores": cores, "platform": None}
+
+
+@pytest.mark.parametrize("wrong", ["cpu9999", "cpu", "CPU0", "cpu-1", "cpu\u00b2"])
+def test_a_core_that_is_not_there_is_told(tmp_path, monkeypatch, wrong):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    monkeypatch.setattr(os, "sched_setaffinity", None, raising=False)
+    with pytest.raises(ConfigError, match="the cores here are cpu0,cpu1"):
+        runner.Runner("", tmp_path, runner.devices(f"cpu0, {wrong}"))
+    monkeypatch.delattr(os, "sched_setaffinity")
+    with pytest.raises(ConfigError, match="only Linux"):
+        runner.Runner("", tmp_path, ["cpu0"])
 
 
 def test_a_signal_reaches_the_run_once_and_saves_it(tmp_path):

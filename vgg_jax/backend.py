@@ -52,9 +52,10 @@ def _keep_freed_memory() -> None:
     """Lets the next step have the memory of the last one without asking the kernel.
 
     By default glibc gives large buffers back as they are freed, and every step pays for
-    page faults (RESULTS.md: 566 ms with them, 511 without). One arena, as an empty one
-    of a thread is unmapped too. Settings in the environment (GLIBC_TUNABLES, MALLOC_*)
-    win; other C libraries are left alone.
+    page faults (RESULTS.md: 566 ms with them, 511 without); a limit is not enough, as
+    a large step's buffers pass it. One arena, as an empty one of a thread is unmapped
+    too. Settings in the environment (GLIBC_TUNABLES, MALLOC_*) win; other C libraries
+    are left alone.
     """
     tuned = "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "")
     tuned = tuned or any(name.startswith("MALLOC_") for name in os.environ)
@@ -101,11 +102,18 @@ def _cpuinfo(key: str) -> str:
     return next(values, "")
 
 
+def _cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def describe() -> str:
     """The devices in a few words: `2 CPU cores`, `4x NVIDIA H100`."""
     if jax.default_backend() == "cpu":
-        cores = getattr(os, "process_cpu_count", os.cpu_count)()  # Python >= 3.13
-        return f"{cores} CPU cores"
+        cores = _cores()
+        return f"{cores} CPU core{'s' if cores > 1 else ''}"
     return f"{jax.device_count()}x {jax.devices()[0].device_kind}"
 
 

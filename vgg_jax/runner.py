@@ -3,6 +3,7 @@
 import contextlib
 import os
 import queue
+import re
 import signal
 import subprocess
 import sys
@@ -20,33 +21,50 @@ _STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGINT, -signal.S
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
+def devices(option: str) -> list[str]:
+    """`--devices`: the names between the commas."""
+    return [name for name in map(str.strip, option.split(",")) if name]
+
+
 def _core(device: str | None) -> int | None:
     """3 of `cpu3`; None for a GPU's or TPU chip's number."""
-    name, _, core = (device or "").partition("cpu")
-    return int(core) if core.isdigit() and not name else None
+    found = re.fullmatch(r"cpu([0-9]+)", device or "")
+    return int(found[1]) if found else None
 
 
 def _check_cores(devices: Sequence[str]) -> None:
-    wanted = {core for core in map(_core, devices) if core is not None}
-    if not wanted:
+    cores = {device: _core(device) for device in devices if "cpu" in device.lower()}
+    if not cores:
         return
+    asked = f"--devices={','.join(devices)}"
     if not hasattr(os, "sched_setaffinity"):
-        raise ConfigError(
-            f"--devices={','.join(devices)}: only Linux ties a run to a core; leave "
-            "--devices out"
-        )
+        raise ConfigError(f"{asked}: only Linux ties a run to a core; leave it out")
     there = os.sched_getaffinity(0)
-    if not wanted <= there:
-        raise ConfigError(
-            f"--devices={','.join(devices)}: the cores here are "
-            f"{','.join(f'cpu{core}' for core in sorted(there))}"
-        )
+    if not set(cores.values()) <= there:
+        named = ",".join(f"cpu{core}" for core in sorted(there))
+        raise ConfigError(f"{asked}: the cores here are {named}")
+
+
+@contextlib.contextmanager
+def _tied(core: int | None) -> Iterator[None]:
+    """This thread, and what it starts, keeps to a core; None: to what it had."""
+    if core is None:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def _only(device: str | None) -> dict[str, str]:
     """Environment in which a run sees one device (libtpu: as a process of its own)."""
-    if device is None or _core(device) is not None:
+    if device is None:
         return {}
+    if _core(device) is not None:
+        return {"JAX_PLATFORMS": "cpu"}
     return {
         "CUDA_VISIBLE_DEVICES": device,
         "TPU_VISIBLE_CHIPS": device,
@@ -62,9 +80,9 @@ class Runner:
         config: `--config` of all runs.
         workdir: directory of the workdirs.
         devices: numbers of the GPUs or TPU chips to use, one a run at a time, or cores
-            of the processor (`cpu0`; Linux); empty: one run at a time, which sees all
-            there is and prints here. With several, what a run prints goes to
-            `<workdir>/<name>.log`.
+            of the processor as Linux counts them (`cpu0`); empty: one run at a time,
+            which sees all there is and prints here. With several, what a run prints
+            goes to `<workdir>/<name>.log`.
 
     Raises:
         ConfigError: there is no such core.
@@ -122,7 +140,7 @@ class Runner:
             out = None
             if self.several:
                 out = stack.enter_context(open(self._log(name), "a"))
-            with self._lock:
+            with self._lock, _tied(_core(device)):
                 if self._stopping:
                     raise KeyboardInterrupt
                 print(f"run {name}", flush=True)
@@ -134,8 +152,6 @@ class Runner:
                     start_new_session=True,  # gets our signal, not the terminal's too
                 )
                 self._processes.add(process)
-                if (core := _core(device)) is not None:
-                    os.sched_setaffinity(process.pid, {core})  # before it has threads
             status = process.wait()
             with self._lock:
                 self._processes.discard(process)

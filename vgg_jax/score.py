@@ -4,9 +4,11 @@
     python -m vgg_jax.score --workdir=runs/vgg16_bn --split=test
 
 Looks at the validation split unless told otherwise, since choices are made there.
+Reads only.
 """
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -24,10 +26,7 @@ from vgg_jax.evaluate import Evaluation, evaluate
 from vgg_jax.record import Record
 
 SPLITS = ("validation", "test")
-CHECKPOINTS = {
-    "best": Checkpoints.restore_best,
-    "last": Checkpoints.restore_latest,
-}
+CHECKPOINTS = {"best": Checkpoints.best, "last": Checkpoints.latest}
 
 
 def score(
@@ -36,6 +35,7 @@ def score(
     split: str = "validation",
     views: Sequence[int] = (),
     checkpoint: str = "",
+    data_dir: str = "",
     console: Console | None = None,
 ) -> dict[int, Evaluation]:
     """Evaluates a run's weights on one of its splits.
@@ -45,6 +45,7 @@ def score(
         split: "validation" or "test", as the run's config defines it.
         views: numbers of views of an image (`augment.views`); empty: the config's.
         checkpoint: "best" or "last"; empty: the one that the run is tested with.
+        data_dir: TFDS directory, where that has moved since; empty: the config's.
         console: where progress goes.
 
     Returns:
@@ -52,33 +53,34 @@ def score(
 
     Raises:
         ConfigError: an unknown name, or the run held no validation split out.
-        RunError: `workdir` holds no run or no checkpoint, or is in use.
+        RunError: `workdir` holds no run or no such checkpoint, or is in use.
     """
     console = console or Console()
     say = partial(progress.say, console)
     config = ConfigDict(Record(workdir).config)
     views = views or [config.views]
     choose(SPLITS, split, "--split")
-    restore = choose(CHECKPOINTS, checkpoint or config.test_with, "--checkpoint")
+    which = choose(CHECKPOINTS, checkpoint or config.test_with, "--checkpoint")
     for count in views:
         choose(augment.VIEWS, count, "--views")
     if split == "validation" and config.data.validation == "none":
-        raise ConfigError(f"{workdir} held out no validation split: --split=test")
+        raise ConfigError(
+            f"{workdir} held out no validation split to choose by; --split=test reads "
+            "the test split again"
+        )
+    if data_dir:
+        config.data.data_dir = data_dir
     with workdir_lib.claim(workdir, config.to_dict()):
-        if latest(workdir / "checkpoints") is None:
-            raise RunError(f"{workdir} has no checkpoint: train it first")
         dataset = data.load(**config.data, size=config.augment.resize, report=say)
         steps = batches.steps_per_epoch(
             len(dataset.train), config.batch_size, config.remainder
         )
         made = recipe.build(config, dataset, steps)
         shape = dataset.train.image_shape
-        init = partial(step.init, made, seed=config.seed, image_shape=shape)
-        checkpoints = Checkpoints(
-            workdir / "checkpoints", monitor=config.checkpoint.monitor
+        like = jax.eval_shape(
+            partial(step.init, made, seed=config.seed, image_shape=shape)
         )
-        state = restore(checkpoints, jax.jit(init)(), report=say)
-        checkpoints.close()
+        state = _restored(workdir, config.checkpoint.monitor, which, like)
     images = getattr(dataset, split)
     with progress.Display(console, epochs=1, steps_per_epoch=1) as display:
         return {
@@ -93,6 +95,17 @@ def score(
         }
 
 
+def _restored(workdir, monitor, which, like):
+    if latest(workdir / "checkpoints") is None:
+        raise RunError(f"{workdir} has no checkpoint: train it first")
+    opened = Checkpoints(workdir / "checkpoints", monitor=monitor)
+    with contextlib.closing(opened) as checkpoints:
+        number = which(checkpoints)
+        if number is None:
+            raise RunError(f"{workdir} has no validated checkpoint: --checkpoint=last")
+        return checkpoints.restore(number, like)
+
+
 def main(arguments: Sequence[str]) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -104,6 +117,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--split", default="validation", help="validation or test")
     parser.add_argument("--views", default="", help="1,2,6; default: the config's")
     parser.add_argument("--checkpoint", default="", help="best or last")
+    parser.add_argument("--data_dir", default="", help="TFDS directory, if it moved")
     options = parser.parse_args(arguments)
     views = [int(n) if n.isdigit() else n for n in options.views.split(",") if n]
     backend.configure()
@@ -112,6 +126,7 @@ def main(arguments: Sequence[str]) -> None:
         split=options.split,
         views=views,
         checkpoint=options.checkpoint,
+        data_dir=options.data_dir,
     )
     print(f"{options.split} of {options.workdir}")
     print(f"{'views':>5}  {'images':>7}  {'top-1 %':>8}  {'top-5 %':>8}  {'loss':>7}")

@@ -27,7 +27,7 @@ from pathlib import Path
 from vgg_jax import axes, comparison, log
 from vgg_jax.errors import ConfigError, RunError, guarded
 from vgg_jax.record import Record
-from vgg_jax.runner import Runner
+from vgg_jax.runner import Runner, devices
 from vgg_jax.search import search
 
 
@@ -145,8 +145,7 @@ def main(arguments: Sequence[str]) -> None:
     file, _, argument = options.config.partition(":")
     stem = "-".join(filter(None, ["sweep", Path(file).stem, argument]))
     workdir = options.workdir or Path("runs") / stem
-    devices = list(filter(None, options.devices.split(",")))
-    runner = Runner(options.config, workdir, devices)
+    runner = Runner(options.config, workdir, devices(options.devices))
     sweep = Sweep(runner, axes.parse(settings), options.seeds)
     if options.trials:
         done = sweep.search(options.trials, workdir, options.config)
