@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from vgg_jax import log
-from vgg_jax.errors import guarded
+from vgg_jax.errors import RunError, guarded
 from vgg_jax.figures import COLOURS
 from vgg_jax.record import Record
 
@@ -32,6 +32,8 @@ def by_epoch(workdir, key, mean):
 
 def by_step(workdir, key, mean):
     rows = [row for row in log.read(workdir) if row["kind"] == "step"]
+    if not rows:
+        raise RunError(f"{workdir} has no rows of steps in metrics.jsonl")
     mean = max(1, min(mean, len(rows)))
     window = np.ones(mean) / mean
     smooth = [np.convolve([r[k] for r in rows], window, "valid") for k in ("step", key)]

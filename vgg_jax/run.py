@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,17 @@ class Run:
         return self.checkpoints.save(state, kept)
 
 
+def prepare(
+    config: ConfigDict, report: Callable[[str], None]
+) -> tuple[data.Dataset, step.Recipe, int]:
+    """Data set, recipe and steps an epoch of a resolved config."""
+    dataset = data.load(**config.data, size=config.augment.resize, report=report)
+    steps = batches.steps_per_epoch(
+        len(dataset.train), config.batch_size, config.remainder
+    )
+    return dataset, recipe.build(config, dataset, steps), steps
+
+
 def _first_state(config, made, train):
     """The state before the first update, whitened if asked for."""
     shape = train.image_shape
@@ -84,11 +95,7 @@ def opened(
         console: where progress goes.
     """
     say = partial(progress.say, console)
-    dataset = data.load(**config.data, size=config.augment.resize, report=say)
-    steps = batches.steps_per_epoch(
-        len(dataset.train), config.batch_size, config.remainder
-    )
-    made = recipe.build(config, dataset, steps)
+    dataset, made, steps = prepare(config, report=say)
     state = _first_state(config, made, dataset.train)
     workdir_lib.record(workdir, json.loads(config.to_json()))
     progress.show_start(console, config, workdir, dataset, state.params)

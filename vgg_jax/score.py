@@ -18,12 +18,13 @@ import jax
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from vgg_jax import augment, backend, batches, data, progress, recipe, step
+from vgg_jax import augment, backend, progress, step
 from vgg_jax import workdir as workdir_lib
 from vgg_jax.checkpoint import Checkpoints, latest
 from vgg_jax.errors import ConfigError, RunError, choose, guarded
 from vgg_jax.evaluate import Evaluation, evaluate
 from vgg_jax.record import Record
+from vgg_jax.run import prepare
 
 SPLITS = ("validation", "test")
 CHECKPOINTS = {"best": Checkpoints.best, "last": Checkpoints.latest}
@@ -56,31 +57,14 @@ def score(
         RunError: `workdir` holds no run or no such checkpoint, or is in use.
     """
     console = console or Console()
-    say = partial(progress.say, console)
     config = ConfigDict(Record(workdir).config)
     views = views or [config.views]
-    choose(SPLITS, split, "--split")
-    which = choose(CHECKPOINTS, checkpoint or config.test_with, "--checkpoint")
-    for count in views:
-        choose(augment.VIEWS, count, "--views")
-    if split == "validation" and config.data.validation == "none":
-        raise ConfigError(
-            f"{workdir} held out no validation split to choose by; --split=test reads "
-            "the test split again"
-        )
+    which = _checked(workdir, config, split, views, checkpoint)
     if data_dir:
         config.data.data_dir = data_dir
     with workdir_lib.claim(workdir, config.to_dict()):
-        dataset = data.load(**config.data, size=config.augment.resize, report=say)
-        steps = batches.steps_per_epoch(
-            len(dataset.train), config.batch_size, config.remainder
-        )
-        made = recipe.build(config, dataset, steps)
-        shape = dataset.train.image_shape
-        like = jax.eval_shape(
-            partial(step.init, made, seed=config.seed, image_shape=shape)
-        )
-        state = _restored(workdir, config.checkpoint.monitor, which, like)
+        dataset, made, _ = prepare(config, report=partial(progress.say, console))
+        state = _restored(workdir, config, dataset, made, which)
     images = getattr(dataset, split)
     with progress.Display(console, epochs=1, steps_per_epoch=1) as display:
         return {
@@ -95,15 +79,31 @@ def score(
         }
 
 
-def _restored(workdir, monitor, which, like):
-    if latest(workdir / "checkpoints") is None:
+def _checked(workdir, config, split, views, checkpoint):
+    """The function of `CHECKPOINTS` that is asked for, all names being right."""
+    choose(SPLITS, split, "--split")
+    for count in views:
+        choose(augment.VIEWS, count, "--views")
+    if split == "validation" and config.data.validation == "none":
+        raise ConfigError(
+            f"{workdir} held out no validation split to choose by; --split=test reads "
+            "the test split again"
+        )
+    return choose(CHECKPOINTS, checkpoint or config.test_with, "--checkpoint")
+
+
+def _restored(workdir, config, dataset, made, which):
+    directory = workdir / "checkpoints"
+    if latest(directory) is None:
         raise RunError(f"{workdir} has no checkpoint: train it first")
-    opened = Checkpoints(workdir / "checkpoints", monitor=monitor)
+    shape = dataset.train.image_shape
+    init = partial(step.init, made, seed=config.seed, image_shape=shape)
+    opened = Checkpoints(directory, monitor=config.checkpoint.monitor)
     with contextlib.closing(opened) as checkpoints:
         number = which(checkpoints)
         if number is None:
             raise RunError(f"{workdir} has no validated checkpoint: --checkpoint=last")
-        return checkpoints.restore(number, like)
+        return checkpoints.restore(number, jax.eval_shape(init))
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -119,7 +119,9 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--checkpoint", default="", help="best or last")
     parser.add_argument("--data_dir", default="", help="TFDS directory, if it moved")
     options = parser.parse_args(arguments)
-    views = [int(n) if n.isdigit() else n for n in options.views.split(",") if n]
+    known = {str(count): count for count in augment.VIEWS}
+    asked = filter(None, options.views.split(","))
+    views = [choose(known, count, "--views") for count in asked]
     backend.configure()
     found = score(
         options.workdir,
