@@ -4,7 +4,7 @@
     python -m vgg_jax.score --workdir=runs/vgg16_bn --split=test
 
 Looks at the validation split unless told otherwise, since choices are made there.
-Reads only.
+The run stays as it is.
 """
 
 import argparse
