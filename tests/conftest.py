@@ -1,6 +1,7 @@
-"""Every test runs with the flags of the program and a cache of its own."""
+"""Every test runs with the flags and signals of the program and a cache of its own."""
 
 import os
+import signal
 import tempfile
 
 from vgg_jax import backend
@@ -12,3 +13,5 @@ def pytest_configure(config):
     config.add_cleanup(cache.cleanup)
     os.environ["XDG_CACHE_HOME"] = cache.name
     backend.configure()
+    # A shell's background job, and so what it starts, ignores Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
