@@ -5,9 +5,9 @@
 
 Trains on 90% of the training images and is judged on the other 10%; the test split is
 not read (one image of it, which a run needs). `--without` names the parts to leave out,
-all of them if not given. The views of an image are no part of the
-training: the whole recipe's weights are scored with fewer. Resumable; finished runs are
-left alone. `--devices=cpu0,cpu1` runs two at a time.
+all of them if not given. The views of an image are no part of the training: the whole
+recipe's weights are scored with fewer. Resumable; finished runs are left alone.
+`--devices=cpu0,cpu1` runs two at a time.
 """
 
 import argparse
