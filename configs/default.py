@@ -61,6 +61,7 @@ def get_config() -> ConfigDict:
     config.optimizer.decay_all = True  # False: spare biases and norm parameters
     config.optimizer.bias_scale = 1.0  # > 0; multiplies lr of batch norm's biases
     config.optimizer.clip_norm = 0.0  # >= 0; largest gradient norm; 0: off
+    config.optimizer.muon = 0.0  # >= 0; > 0: Muon for the kernels, at muon * lr
 
     config.schedule = ConfigDict()  # of the learning rate
     config.schedule.name = "plateau"  # plateau, constant, step, cosine, triangular

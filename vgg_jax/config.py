@@ -47,6 +47,7 @@ RANGES: dict[str, _Rule] = {
     "optimizer.weight_decay": _AT_LEAST_0,
     "optimizer.bias_scale": _POSITIVE,
     "optimizer.clip_norm": _AT_LEAST_0,
+    "optimizer.muon": _AT_LEAST_0,
     "schedule.warmup_epochs": _AT_LEAST_0,
     "schedule.boundaries": (lambda x: all(e > 0 for e in x), "epochs above 0"),
     "schedule.factor": (lambda x: 0 < x < 1, "in (0, 1)"),
@@ -105,6 +106,11 @@ def resolve(config: ConfigDict) -> ConfigDict:
         raise ConfigError(
             f"optimizer.bias_scale={config.optimizer.bias_scale} is of batch norm's "
             "biases, and model.batch_norm=False: set bias_scale=1, or batch_norm=True"
+        )
+    if config.optimizer.muon and config.optimizer.decay == "l2":
+        raise ConfigError(
+            f"optimizer.muon={config.optimizer.muon} keeps only the direction of what "
+            "joins the gradient, so l2 would not decay: set optimizer.decay='decoupled'"
         )
     _check_validation(config)
     trackers.check(config.log.tracker)

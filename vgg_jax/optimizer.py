@@ -15,6 +15,7 @@ import optax
 from optax import contrib
 
 from vgg_jax.errors import choose
+from vgg_jax.muon import of_kernels
 
 SPARED = ("bias", "scale")  # parameter names without decay when decay_all is False
 NORM = "bn"  # how the names of batch norm's layers begin
@@ -74,6 +75,7 @@ def sgd(
     decay_all: bool = True,
     bias_scale: float = 1.0,
     clip_norm: float = 0.0,
+    muon: float = 0.0,
 ) -> optax.GradientTransformationExtraArgs:
     """SGD with momentum. `update` takes the extra argument `learning_rate`.
 
@@ -86,6 +88,8 @@ def sgd(
         bias_scale: multiplies the learning rate of batch norm's biases (not their
             decay).
         clip_norm: largest global gradient norm (before decay); 0 is off.
+        muon: the velocity of a convolution kernel is made orthogonal (`muon.py`); this
+            times the learning rate is the norm of each filter's update. 0 is off.
     """
     coupled, by_learning_rate = choose(DECAYS, decay, "optimizer.decay")
 
@@ -100,6 +104,7 @@ def sgd(
         optax.add_decayed_weights(weight_decay, mask) if coupled else None,
         _times_learning_rate(-1.0),
         optax.trace(momentum, nesterov),
+        of_kernels(muon) if muon else None,
         None if coupled else _shrink(weight_decay, mask, by_learning_rate),
     ]
     return optax.chain(*[step for step in steps if step])

@@ -1,0 +1,62 @@
+"""Muon: a velocity's nearest orthogonal matrix is the update of a kernel.
+
+Jordan et al. (2024), "Muon: An optimizer for hidden layers in neural networks". The
+iteration is `optax.contrib`'s (same coefficients); here it runs on the Gram matrix,
+`[C_out, C_out]`, which is as exact and, where a kernel has nine times as many inputs as
+outputs, a third of the work.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+_A, _B, _C = 3.4445, -4.7750, 2.0315  # of one step, a X + b (X X') X + c (X X')^2 X
+_STEPS = 5
+_EPSILON = 1e-8
+
+
+def orthogonal(x: jax.Array) -> jax.Array:
+    """About `U V'` of the singular value decomposition `x = U S V'`, `[m, n]`, float32.
+
+    Five Newton-Schulz steps: singular values end between 0.7 and 1.2, those far below
+    the largest excepted.
+    """
+    if x.shape[0] > x.shape[1]:
+        return orthogonal(x.T).T
+    dot = lambda *a: jnp.matmul(*a, precision="highest")  # noqa: E731
+    x = x / (jnp.linalg.norm(x) + _EPSILON)
+    gram, total = dot(x, x.T), jnp.eye(len(x), dtype=x.dtype)
+    for _ in range(_STEPS):
+        step = _A * jnp.eye(len(x), dtype=x.dtype) + _B * gram + _C * dot(gram, gram)
+        total = dot(step, total)
+        gram = dot(dot(step, gram), step)
+    return dot(total, x)
+
+
+def _of_kernel(velocity):
+    """`[k, k, C_in, C_out]`; each filter's norm is about 1."""
+    matrix = velocity.reshape(-1, velocity.shape[-1])
+    inputs, outputs = matrix.shape
+    scale = max(1.0, outputs / inputs) ** 0.5
+    return scale * orthogonal(matrix).reshape(velocity.shape)
+
+
+def of_kernels(factor: float) -> optax.GradientTransformationExtraArgs:
+    """Of the velocities of convolution kernels; the others pass as they are.
+
+    Args:
+        factor: times the extra argument `learning_rate` is the norm of a filter's
+            update.
+    """
+
+    def update(updates, state, params=None, *, learning_rate, **extra):
+        del params, extra
+
+        def change(path, velocity):
+            if path[-1].key == "kernel" and velocity.ndim == 4:
+                return factor * learning_rate * _of_kernel(velocity)
+            return velocity
+
+        return jax.tree_util.tree_map_with_path(change, updates), state
+
+    return optax.GradientTransformationExtraArgs(lambda _: optax.EmptyState(), update)
