@@ -12,11 +12,16 @@ from configs import default, speedrun
 
 def get_config(variant="D"):
     config = speedrun.get_config()
-    config.epochs = 16
-    config.schedule.warmup_epochs = speedrun.RISE * config.epochs
+    config.epochs = 24
+    config.batch_size = 512
+    config.lr = 0.25
+    config.augment.cutout = 8
+    config.optimizer.muon = 0.4
+    config.optimizer.decay = "decoupled"
+    config.optimizer.weight_decay = 0.01
+    config.schedule.warmup_epochs = 2.0
     config.data.train = "train[:98%]"
     config.data.validation = "train[98%:]"
-    config.views = 2
     network = default.get_config().model
     network.variant = variant
     network.batch_norm = True
