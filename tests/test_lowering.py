@@ -34,7 +34,7 @@ def lowering():
             conv="lax",  # what "auto" is where the default backend is no CPU
         ),
         augment=Augment(crop=4, flip="random", normalize="cifar10"),
-        optimizer=optimizer.sgd(),
+        optimizer=optimizer.sgd(muon=0.4),
         schedule=optimizer.schedule("cosine", lr=0.1, epochs=2, steps_per_epoch=9),
     )
     state = jax.eval_shape(partial(step.init, recipe, seed=0, image_shape=(32, 32, 3)))

@@ -2,7 +2,8 @@
 
     python -m vgg_jax.folder --images=photos --name=photos
     python main.py --config=configs/vgg16_bn.py --config.data.name=photos \\
-        --config.augment.resize=64 --config.data.train='train[:80%]' \\
+        --config.augment.resize=64 --config.batch_size=128 --config.lr=0.12 \\
+        --config.data.train='train[:80%]' \\
         --config.data.validation='train[80%:90%]' --config.data.test='train[90%:]'
 
 Pictures lie in `photos/<class>/`, or in `photos/<split>/<class>/` where one split is
