@@ -3,7 +3,7 @@
 Jordan et al. (2024), "Muon: An optimizer for hidden layers in neural networks". The
 iteration is `optax.contrib`'s (same coefficients); here it runs on the Gram matrix,
 `[C_out, C_out]`, which is as exact and, where a kernel has nine times as many inputs as
-outputs, a third of the work.
+outputs, two fifths of the multiplications (counted, 512 outputs).
 """
 
 import jax
