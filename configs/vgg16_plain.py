@@ -11,10 +11,10 @@ from configs import vgg16_bn
 
 def get_config(variant="C"):
     config = vgg16_bn.get_config(variant)
-    config.epochs = 28
-    config.lr = 0.07
+    config.epochs = 26
+    config.lr = 0.025
     config.model.batch_norm = False
     config.optimizer.muon = 1.0
-    config.optimizer.weight_decay = 0.03
+    config.optimizer.weight_decay = 0.02
     config.optimizer.bias_scale = 1.0
     return config
