@@ -3,7 +3,7 @@
 From identity initialisation, and with the learning rate and decay a network needs whose
 activations nothing rescales. `:D` is configuration D.
 
-    python main.py --config=configs/vgg16_plain.py
+    python main.py --config=configs/vgg16_plain.py   # 94.02%, seed 0, 119 min on AVX2
 """
 
 from configs import vgg16_bn
