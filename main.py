@@ -13,11 +13,11 @@ Every field of configs/default.py, where each is explained, can be set:
 
 A run lives in --workdir. The same command resumes a run that was stopped; it ends with
 report.html. See also, each with --help:
-  python -m vgg_jax.summary   a network's layers and costs, before it runs
-  python -m vgg_jax.report    the page of a run, or a comparison of several
-  python -m vgg_jax.score     a run's weights again, with other views of an image
-  python -m vgg_jax.sweep     grids of settings and seeds
-  python -m vgg_jax.folder    a data set from your own folders of pictures
+  python -m vgg_jax.cli.summary   a network's layers and costs, before it runs
+  python -m vgg_jax.runs.report    the page of a run, or a comparison of several
+  python -m vgg_jax.training.score     a run's weights again, with other views of an image
+  python -m vgg_jax.runs.sweep     grids of settings and seeds
+  python -m vgg_jax.data.image_folder    a data set from your own folders of pictures
 """
 
 import logging as standard_logging
@@ -27,7 +27,8 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from vgg_jax import backend, command_line
+from vgg_jax import backend
+from vgg_jax.cli import command as command_line
 from vgg_jax.errors import guarded
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="a file of configs/")
@@ -39,7 +40,7 @@ _WORKDIR = flags.DEFINE_string(
 def main(argv):
     command_line.parse(argv, _CONFIG)
     backend.configure()
-    from vgg_jax import train  # after the flags that JAX reads at its start
+    from vgg_jax.training import loop as train
 
     # "configs/vgg16.py:D" -> "vgg16-D"
     name = config_flags.get_config_filename(flags.FLAGS["config"])

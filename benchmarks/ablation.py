@@ -18,8 +18,8 @@ from rich.console import Console
 
 from vgg_jax import backend
 from vgg_jax.errors import choose, guarded
-from vgg_jax.runner import Runner, devices
-from vgg_jax.score import score
+from vgg_jax.runs.launcher import Runner, devices
+from vgg_jax.training.score import score
 
 _HELD_OUT = {
     "data.train": "train[:90%]",
@@ -48,7 +48,7 @@ def main():
     parser.add_argument("--config", default="configs/speedrun.py:90")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--without", default=",".join(WITHOUT))
-    parser.add_argument("--devices", default="", help="as of vgg_jax.sweep")
+    parser.add_argument("--devices", default="", help="as of vgg_jax.runs.sweep")
     parser.add_argument("--workdir", type=Path, default=Path("runs/ablation"))
     options = parser.parse_args()
     parts = {_ALL: ("nothing", {})}

@@ -15,10 +15,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from vgg_jax import log
 from vgg_jax.errors import RunError, guarded
-from vgg_jax.figures import COLOURS
-from vgg_jax.record import Record
+from vgg_jax.runs import metric_log as log
+from vgg_jax.runs.figures import COLOURS
+from vgg_jax.runs.run_record import Record
 
 _PANELS = {"accuracy": ("top-1 accuracy, %", 100), "loss": ("loss, nats", 1)}
 

@@ -15,10 +15,13 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
-from vgg_jax import augment, backend, data, layers
+from vgg_jax import backend
+from vgg_jax.data import datasets as data
 from vgg_jax.errors import guarded
-from vgg_jax.figures import COLOURS
-from vgg_jax.model import VGG
+from vgg_jax.nn import cost as layers
+from vgg_jax.nn.vgg import VGG
+from vgg_jax.runs.figures import COLOURS
+from vgg_jax.training import augment
 
 INITIALIZERS = ("he", "torchvision", "lecun", "glorot_uniform")
 TITLES = ("size of the values", "what differs between images")

@@ -18,8 +18,11 @@ import jax
 from absl import app, flags
 from ml_collections import config_flags
 
-from vgg_jax import backend, batches, data, recipe, step
-from vgg_jax import config as config_lib
+from vgg_jax import backend
+from vgg_jax.data import batches
+from vgg_jax.data import datasets as data
+from vgg_jax.training import config as config_lib
+from vgg_jax.training import recipe, step
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/vgg16.py")
 _TURNS = flags.DEFINE_integer("turns", 7, "of each input")

@@ -26,7 +26,7 @@ def programs(implementation):
     import jax
     import jax.numpy as jnp
 
-    from vgg_jax.conv import conv2d
+    from vgg_jax.nn.conv import conv2d
 
     def conv(x, w):
         bias = jnp.zeros(w.shape[-1:], w.dtype)

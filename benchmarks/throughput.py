@@ -29,7 +29,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from vgg_jax import backend, layers
+from vgg_jax import backend
+from vgg_jax.nn import cost as layers
 
 _HERE = Path(__file__).parent
 _ENVIRONMENTS = _HERE / "envs"

@@ -22,9 +22,13 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.throughput import PEERS, Peer, Process
-from vgg_jax import augment, backend, batches, data, whiten
-from vgg_jax import config as config_lib
+from vgg_jax import backend
+from vgg_jax.data import batches
+from vgg_jax.data import datasets as data
 from vgg_jax.errors import ConfigError, guarded
+from vgg_jax.nn import whitening as whiten
+from vgg_jax.training import augment
+from vgg_jax.training import config as config_lib
 
 _TORCH = Peer("speedrun_pytorch.py", "torch", environ=PEERS["torch tuned"].environ)
 _OURS = Peer("speedrun_ours.py")

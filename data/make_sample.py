@@ -19,8 +19,8 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from tensorflow_datasets.core.writer import ExampleWriter
 from tensorflow_datasets.proto import tf_example_pb2
 
-from vgg_jax import cifar10
-from vgg_jax.cifar10_source import Splits
+from vgg_jax.data import cifar10
+from vgg_jax.data.cifar10_sources import Splits
 
 DATA_DIR = Path(__file__).parent
 PER_CLASS = {"train": 400, "test": 100}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 FLAG = "--xla_cpu_experimental_onednn_custom_call"
 
 SECOND_START = """

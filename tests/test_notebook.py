@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-NOTEBOOK = Path(__file__).resolve().parent.parent / "examples" / "vgg_cifar10.ipynb"
+NOTEBOOK = Path(__file__).resolve().parents[1] / "examples" / "vgg_cifar10.ipynb"
 
 
 @pytest.mark.slow

@@ -19,10 +19,10 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from vgg_jax import data
+from vgg_jax.data import datasets as data
 from vgg_jax.errors import UserError
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 BLOCKS = re.findall(
     r"^```(\w*)\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S
 )
@@ -34,7 +34,7 @@ COMMANDS = [
     if line.startswith(".venv/bin/")
 ]
 PROGRAMS = [text for language, text in BLOCKS if language == "python"]
-QUICK = "vgg_jax.summary"
+QUICK = "vgg_jax.cli.summary"
 
 
 @pytest.fixture(scope="module")

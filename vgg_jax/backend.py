@@ -14,7 +14,7 @@ import jax
 import jaxlib
 
 import vgg_jax
-from vgg_jax import cache
+from vgg_jax import files as cache
 
 # Sends bfloat16 convolutions on CPU to oneDNN (`benchmarks/layers.py`).
 _ONEDNN_FLAG = b"xla_cpu_experimental_onednn_custom_call"

@@ -12,9 +12,10 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
-from vgg_jax import optimizer, step  # noqa: E402
-from vgg_jax.augment import Augment  # noqa: E402
-from vgg_jax.model import VGG  # noqa: E402
+from vgg_jax.nn.vgg import VGG  # noqa: E402
+from vgg_jax.training import sgd as optimizer  # noqa: E402
+from vgg_jax.training import step  # noqa: E402
+from vgg_jax.training.augment import Augment  # noqa: E402
 
 
 def build(todo):

@@ -12,7 +12,9 @@ backend.configure()
 import jax  # noqa: E402
 from ml_collections import ConfigDict  # noqa: E402
 
-from vgg_jax import batches, data, recipe, step  # noqa: E402
+from vgg_jax.data import batches  # noqa: E402
+from vgg_jax.data import datasets as data  # noqa: E402
+from vgg_jax.training import recipe, step  # noqa: E402
 
 
 def main():

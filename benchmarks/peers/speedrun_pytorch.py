@@ -24,7 +24,7 @@ LOW = CONFIG["model"]["dtype"] == "bfloat16"  # as ours, which asks the machine
 
 
 class Net(nn.Module):
-    """As `vgg_jax.model.VGG` with batch norm, whitening and the compact head."""
+    """As `vgg_jax.nn.vgg.VGG` with batch norm, whitening and the compact head."""
 
     def __init__(self, options, whitening):
         super().__init__()
@@ -111,7 +111,7 @@ def accuracy(net, images, labels):
 
 
 class Lookahead:
-    """As `vgg_jax.average.lookahead`."""
+    """As `vgg_jax.training.weight_averaging.lookahead`."""
 
     def __init__(self, net, total):
         self.pairs = [(p, p.detach().clone()) for p in net.parameters()]

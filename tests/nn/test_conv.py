@@ -1,0 +1,161 @@
+"""The convolution and the pools against float64 NumPy and Flax."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from vgg_jax.nn import conv
+from vgg_jax.nn import pooling as pool
+from vgg_jax.nn.vgg import CONFIGURATIONS, stages
+
+TOLERANCE = {"float32": 1e-5, "bfloat16": 5e-3}  # relative 2-norm
+
+
+def layers(size, divide=1):
+    """(height, width, C, K, kernel) of every layer of every configuration."""
+    found = set()
+    for variant in CONFIGURATIONS:
+        channels, side = 3, size
+        for stage in stages(variant):
+            for layer in stage:
+                if layer != "LRN":
+                    kernel, features = map(int, layer.removeprefix("conv").split("-"))
+                    found.add(
+                        (side, side, channels // divide, features // divide, kernel)
+                    )
+                    channels = features
+            side //= 2
+    return found
+
+
+# The deep maps at 224 px with an eighth of the channels: 64 in place of 512.
+DEEP = {shape for shape in layers(224, 8) if shape[0] in (14, 7)} | {(7, 7, 64, 64, 3)}
+ODD = {
+    (1, 1, 48, 40, 1),
+    (1, 1, 48, 40, 3),
+    (1, 1, 48, 40, 5),
+    (1, 2, 48, 40, 3),
+    (2, 1, 48, 40, 3),
+    (2, 2, 48, 40, 5),
+    (3, 3, 48, 40, 3),
+    (3, 3, 48, 40, 5),
+    (5, 9, 48, 40, 3),
+    (5, 9, 48, 40, 5),
+    (5, 9, 48, 40, 1),
+    (5, 9, 3, 40, 3),
+    (1, 6, 48, 40, 3),
+}
+SHAPES = sorted(layers(32) | DEEP | ODD)
+
+
+def operands(shape, batch, dtype):
+    """Image, kernel, bias, cotangent, rounded to `dtype`: in `dtype` and float64."""
+    height, width, channels, features, kernel = shape
+    numbers = np.random.default_rng((*shape, batch))
+    sizes = (
+        (batch, height, width, channels),
+        (kernel, kernel, channels, features),
+        (features,),
+        (batch, height, width, features),
+    )
+    rounded = [jnp.asarray(numbers.normal(size=size), dtype) for size in sizes]
+    return rounded, [np.asarray(a, np.float64) for a in rounded]
+
+
+def reference(x, w, b, g):
+    """Value and the three gradients by shifts, in the operands' type."""
+    (_, height, width, _), r = x.shape, len(w) // 2
+    padded = np.pad(x, ((0, 0), (r, r), (r, r), (0, 0)))
+    y, dx, dw = np.zeros_like(g) + b, np.zeros_like(padded), np.zeros_like(w)
+    for i, j in np.ndindex(w.shape[:2]):
+        at = np.s_[:, i : i + height, j : j + width]
+        y += padded[at] @ w[i, j]
+        dx[at] += g @ w[i, j].T
+        dw[i, j] = np.tensordot(padded[at], g, ((0, 1, 2), (0, 1, 2)))
+    return y, dx[:, r : r + height, r : r + width], dw, g.sum((0, 1, 2))
+
+
+@jax.jit
+def value_and_gradients(x, w, b, g):
+    y, pull = jax.vjp(conv.conv2d, x, w, b)
+    return y, *pull(g)
+
+
+def check(shape, batch, dtype):
+    rounded, exact = operands(shape, batch, dtype)
+    results = value_and_gradients(*rounded)
+    names = ("value", "input gradient", "kernel gradient", "bias gradient")
+    for name, got, want in zip(names, results, reference(*exact), strict=True):
+        assert got.dtype == dtype and got.shape == want.shape, name
+        error = np.linalg.norm(np.asarray(got, np.float64) - want)
+        assert error <= TOLERANCE[dtype] * np.linalg.norm(want), name
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_every_layer(shape, dtype):
+    check(shape, 2, dtype)
+
+
+@pytest.mark.parametrize("batch", [8, 16, 24])
+@pytest.mark.parametrize(
+    "shape", [(4, 4, 64, 48, 3), (7, 7, 64, 48, 3), (3, 5, 8, 9, 3)]
+)
+def test_narrow_maps_side_by_side(shape, batch):
+    check(shape, batch, "bfloat16")
+
+
+@pytest.mark.parametrize("batch", [1, 3, 5, 7, 9, 11, 12, 16])
+@pytest.mark.parametrize(
+    "size, channels, dtype",
+    [
+        (32, 64, "bfloat16"),
+        (16, 64, "bfloat16"),
+        (32, 3, "bfloat16"),
+        (32, 3, "float32"),
+    ],
+)
+def test_every_batch_size(size, channels, dtype, batch):
+    """With 2 ... 12 bfloat16 images oneDNN's kernel gradient is garbage on AMX."""
+    check((size, size, channels, 64, 3), batch, dtype)
+
+
+def test_reference_sees_a_wrong_gradient():
+    """The tolerance leaves no room for one lost pixel."""
+    (x, *rest), exact = operands((32, 32, 64, 64, 3), 2, "float32")
+    want = reference(*exact)[2]
+    got = value_and_gradients(x.at[0, 3, 4].set(0), *rest)[2]
+    assert np.linalg.norm(got - want) > 10 * TOLERANCE["float32"] * np.linalg.norm(want)
+
+
+@pytest.mark.parametrize("implementation, used", [("auto", False), ("lax", True)])
+def test_small_float32_maps_avoid_lax_on_cpu(implementation, used):
+    """XLA:CPU runs a 3x3 convolution of 2x2 maps 200x slower than the other layers."""
+
+    def gradient(x, w):
+        b = jnp.zeros(w.shape[-1:])
+        return jax.grad(
+            lambda *a: conv.conv2d(*a, b, implementation=implementation).sum(), (0, 1)
+        )(x, w)
+
+    for channels, features in ((512, 512), (3, 8), (8, 3)):
+        x = jax.ShapeDtypeStruct((4, 2, 2, channels), jnp.float32)
+        w = jax.ShapeDtypeStruct((3, 3, channels, features), jnp.float32)
+        text = str(jax.make_jaxpr(gradient)(x, w))
+        assert ("conv_general_dilated" in text) == used
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 8, 5), (3, 7, 9, 2), (1, 2, 3, 4)])
+@pytest.mark.parametrize(
+    "ours, flax", [(pool.max_pool, nn.max_pool), (pool.average_pool, nn.avg_pool)]
+)
+def test_pools_equal_flax(shape, ours, flax):
+    numbers = np.random.default_rng(0)
+    x = jnp.asarray(numbers.integers(-1, 2, shape), jnp.float32)  # mostly ties
+    y, pull = jax.vjp(ours, x)
+    want, pull_flax = jax.vjp(lambda x: flax(x, (2, 2), (2, 2)), x)
+    np.testing.assert_array_equal(y, want)
+    g = jnp.asarray(numbers.normal(size=y.shape), jnp.float32)
+    np.testing.assert_array_equal(pull(g)[0], pull_flax(g)[0])

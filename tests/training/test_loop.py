@@ -1,0 +1,314 @@
+"""Runs end to end on real images: resuming, stopping, killing, finishing."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+from configs import default
+from vgg_jax.data import batches
+from vgg_jax.data import datasets as data
+from vgg_jax.errors import ConfigError, RunError
+from vgg_jax.runs import checkpoint, workdir
+from vgg_jax.runs import metric_log as log
+from vgg_jax.training import config as config_lib
+from vgg_jax.training import loop as train
+from vgg_jax.training import recipe, step
+from vgg_jax.training import session as run_lib
+from vgg_jax.training.interrupt import Interrupt
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def tiny(**fields):
+    """Three epochs of 4 steps; the plateau drops after the second."""
+    config = default.get_config()
+    config.epochs = 3
+    config.batch_size = 64
+    config.eval_batch_size = 77
+    config.data.name = "cifar10_sample"
+    config.data.train = "train[:300]"
+    config.data.validation = "train[300:400]"
+    config.data.test = "test[:150]"
+    config.augment.crop = 2
+    config.augment.flip = "alternating"
+    config.model.variant = "A"
+    config.model.width = 1 / 16
+    config.model.batch_norm = True
+    config.model.hidden = (32,)
+    config.schedule.min_delta = 10.0  # no epoch but the first improves by that
+    config.log.every_steps = 1
+    config.ema_decay = 0.5
+    config.update_from_flattened_dict(fields)
+    return config
+
+
+def run(config, workdir):
+    return train.train(config, workdir, Console(quiet=True))
+
+
+def stop_after(monkeypatch, calls):
+    class StopAfter(Interrupt):
+        asked = 0
+
+        def __call__(self):
+            self.asked += 1
+            if self.asked == calls:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().__call__()
+
+    monkeypatch.setattr(run_lib, "Interrupt", StopAfter)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uninterrupted run: its directory and its result."""
+    workdir = tmp_path_factory.mktemp("whole")
+    return workdir, run(tiny(), workdir)
+
+
+def crc(workdir):
+    """CRC-32 of every array of the newest checkpoint, as it was when saved."""
+    number = checkpoint.latest(workdir / "checkpoints")
+    return json.loads(
+        (workdir / "checkpoints" / str(number) / "crc" / "metadata").read_text()
+    )
+
+
+def epochs(workdir):
+    return [row for row in log.read(workdir) if row["kind"] == "epoch"]
+
+
+def numbers(rows):
+    return [
+        {k: v for k, v in row.items() if "second" not in k}  # all but timings
+        for row in rows
+    ]
+
+
+def test_a_run_leaves_its_record(whole):
+    workdir, result = whole
+    assert json.loads((workdir / "result.json").read_text()) == result
+    assert result["test"]["count"] == 150
+    confusion = np.array(result["test"]["confusion"])
+    assert confusion.sum() == 150
+    assert result["test"]["accuracy"] == pytest.approx(np.trace(confusion) / 150)
+    rows = epochs(workdir)
+    assert [row["step"] for row in rows] == [4, 8, 12]
+    assert [row["learning_rate"] for row in rows] == pytest.approx([0.01, 0.01, 0.001])
+    assert list((workdir / "tensorboard").glob("events*"))
+
+
+def test_a_finished_run_is_left_alone(whole):
+    workdir, result = whole
+    before = {p: p.stat().st_mtime_ns for p in workdir.rglob("*") if p.is_file()}
+    assert run(tiny(), workdir) == result
+    changed = {p.name for p in before if p.stat().st_mtime_ns != before[p]}
+    assert changed <= {".lock", "config.json"}
+
+
+# Questions asked before the signal: from the first epoch to after the plateau's drop.
+@pytest.mark.parametrize("calls", [3, 7, 14, 23])
+def test_resumed_equals_uninterrupted(calls, whole, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        stop_after(patch, calls)
+        with pytest.raises(train.Stopped) as stopped:
+            run(tiny(), tmp_path)
+    assert stopped.value.exit_code == 128 + signal.SIGTERM
+    result = run(tiny(), tmp_path)
+    assert result["test"] == whole[1]["test"]
+    assert crc(tmp_path) == crc(whole[0])
+    assert numbers(log.read(tmp_path)) == numbers(log.read(whole[0]))
+
+
+def test_another_config_is_refused_with_its_differences(whole):
+    with pytest.raises(ConfigError, match=r"lr: 0.01 -> 0.02.*workdir"):
+        run(tiny(lr=0.02), whole[0])
+
+
+def test_operational_fields_may_change(whole):
+    fields = {"checkpoint.minutes": 3.0, "log.every_steps": 7, "data.data_dir": "/x"}
+    assert run(tiny(**fields), whole[0]) == whole[1]
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(damage, whole, tmp_path):
+    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
+    (tmp_path / "result.json").unlink()
+    files = [p for p in (tmp_path / "checkpoints" / "15").rglob("*") if p.is_file()]
+    target = max(files, key=lambda p: p.stat().st_size)
+    data = bytearray(target.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    if damage == "remove":
+        target.unlink()
+    else:
+        target.write_bytes(data if damage == "flip" else data[: len(data) // 2])
+    console = Console(record=True, width=500, file=open(os.devnull, "w"))
+    result = train.train(tiny(), tmp_path, console)
+    assert "Going on from 10 instead" in console.export_text()
+    assert result["test"] == whole[1]["test"]
+    assert list((tmp_path / "damaged").iterdir())
+
+
+def test_the_best_epoch_is_tested_and_replaced_if_damaged(whole, tmp_path):
+    """Metrics are written by hand, so that the first of the two kept is the best."""
+    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
+    (tmp_path / "result.json").unlink()
+    for number, accuracy in ((10, 0.9), (15, 0.1)):
+        file = tmp_path / "checkpoints" / str(number) / "metrics" / "metrics"
+        file.write_text(json.dumps({"loss": 1.0, "accuracy": accuracy}))
+    assert run(tiny(), tmp_path)["epoch"] == 2
+    (tmp_path / "result.json").unlink()
+    shutil.rmtree(tmp_path / "checkpoints" / "10" / "state")
+    assert run(tiny(), tmp_path)["epoch"] == 3
+    assert [p.name for p in (tmp_path / "damaged").iterdir()] == ["10-0"]
+
+
+@pytest.mark.parametrize(
+    "monitor, best", [("accuracy", 2), ("loss", 3)], ids=["accuracy", "loss"]
+)
+def test_the_best_checkpoint_is_kept_with_the_last_two(monitor, best, tmp_path):
+    metrics = {  # by epoch; ties go to the later one
+        1: {"accuracy": 0.5, "loss": 0.3},
+        2: {"accuracy": 0.5, "loss": 0.4},
+        3: {"accuracy": 0.4, "loss": 0.2},
+        4: {"accuracy": 0.3, "loss": 0.6},
+        5: {"accuracy": 0.2, "loss": 0.7},
+        6: {"accuracy": 0.1, "loss": 0.9},
+    }
+    dataset = data.load(**tiny().data)
+    made = recipe.build(config_lib.resolve(tiny()), dataset, steps_per_epoch=4)
+    state = step.init(made, seed=0, image_shape=(32, 32, 3))
+    manager = checkpoint.Checkpoints(tmp_path, monitor=monitor)
+    marked = [
+        epoch
+        for epoch, values in metrics.items()
+        if manager.save(state.replace(epochs=np.int32(epoch)), values)
+    ]
+    assert manager.best() == best == marked[-1]
+    manager.close()
+    kept = {int(p.name) for p in tmp_path.iterdir() if p.name.isdigit()}
+    assert kept == {best, 5, 6}
+    again = checkpoint.Checkpoints(tmp_path, monitor=monitor)
+    assert int(again.restore_best(state).epochs) == best
+    assert not again.save(state.replace(epochs=np.int32(7)), metrics[6])
+    again.close()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    with pytest.raises(RunError, match=r"at step \d+ .*last good checkpoint.*lr"):
+        run(tiny(lr=1e30), tmp_path)
+    assert not (tmp_path / "result.json").exists()
+
+
+def test_the_workdir_holds_one_run_at_a_time(whole, tmp_path):
+    with workdir.claim(tmp_path, {}), pytest.raises(RunError, match="in use"):
+        with workdir.claim(tmp_path, {}):
+            pass
+
+
+def test_a_run_without_validation(tmp_path):
+    fields = {"data.validation": "none", "test_with": "last", "epochs": 1}
+    for name in ("plateau", "cosine"):
+        schedule = {"schedule.name": name}
+        if name == "plateau":
+            schedule["schedule.monitor"] = "train_loss"
+        result = run(tiny(**fields, **schedule), tmp_path / name)
+        assert result["checkpoint"] == "last"
+        assert "val_loss" not in epochs(tmp_path / name)[0]
+
+
+def test_a_kept_remainder_shows_every_image(tmp_path):
+    run(tiny(remainder="keep", epochs=1), tmp_path)
+    assert epochs(tmp_path)[0]["step"] == 5  # 300 = 4 * 64 + 44
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+sys.path[:0] = [{root!r}, {tests!r}]
+from vgg_jax import backend
+backend.configure()
+import test_loop
+from vgg_jax import train
+from vgg_jax.errors import RunError
+end_epoch = train._end_epoch
+def then_full(run, state, *rest):
+    state = end_epoch(run, state, *rest)
+    run.checkpoints.wait()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+    return state
+train._end_epoch = then_full
+try:
+    test_loop.run(test_loop.tiny(), Path(sys.argv[1]))
+except RunError as error:
+    sys.exit(f"error: {{error}}")
+"""
+
+
+def test_a_full_disk_loses_nothing(whole, tmp_path):
+    """After the first epoch no file may grow beyond 20 kB."""
+    code = FULL_DISK.format(root=str(ROOT), tests=str(ROOT / "tests" / "training"))
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True
+    )
+    assert "could not be written" in done.stderr and "good one is 5" in done.stderr
+    assert run(tiny(), tmp_path)["test"] == whole[1]["test"]
+    assert crc(tmp_path) == crc(whole[0])
+
+
+SLOW_SAVER = """
+import sys
+from pathlib import Path
+sys.path[:0] = [{root!r}, {tests!r}]
+from vgg_jax import backend
+backend.configure()
+import test_loop
+config = test_loop.tiny(**{{"checkpoint.minutes": 1e-9}})
+test_loop.run(config, Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_process_resumes(signum, whole, tmp_path):
+    """Saves after every step, so that a kill at any moment hits a checkpoint."""
+    code = SLOW_SAVER.format(root=str(ROOT), tests=str(ROOT / "tests" / "training"))
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stderr=subprocess.PIPE
+    )
+    deadline = time.monotonic() + 120
+    while checkpoint.latest(tmp_path / "checkpoints") is None:
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.002)
+    process.send_signal(signum)
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    result = run(tiny(), tmp_path)
+    assert result["test"] == whole[1]["test"]
+    assert crc(tmp_path) == crc(whole[0])
+
+
+def test_two_steps_of_jit_donate_their_state(whole):
+    """The state's memory is given to the next state, not copied."""
+    config = config_lib.resolve(tiny())
+    dataset = data.load(**config.data)
+    made = recipe.build(config, dataset, steps_per_epoch=4)
+    state = step.init(made, seed=0, image_shape=(32, 32, 3))
+    batch = next(
+        batches.training(
+            dataset.train, seed=0, batch_size=8, epoch=0, start=0, remainder="drop"
+        )
+    )
+    donated = jax.jit(lambda s, b: step.train_step(made, s, b), donate_argnums=0)
+    text = donated.lower(state, batch).as_text()
+    count = len(jax.tree.leaves(state))
+    assert text.count("tf.aliasing_output") == count

@@ -1,0 +1,127 @@
+"""The training step as lowered for GPU and TPU, on a machine that has neither.
+
+Rests on `jax.export` (StableHLO for the platform) and, in the slow test, on libtpu's
+ahead-of-time compiler; nothing here has run on such a device.
+"""
+
+import re
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vgg_jax.nn.vgg import VGG
+from vgg_jax.training import sgd as optimizer
+from vgg_jax.training import step
+from vgg_jax.training.augment import Augment
+
+BATCH = 32
+# VGG-16 D, by hand: 13 convolutions, each with a weight gradient, and all but the
+# first, whose input is the image, with an input gradient.
+CONVOLUTIONS = 13 + 13 + 12
+
+
+def lowering():
+    """Recipe, abstract state and abstract batch of configs/vgg16_bn.py's step."""
+    recipe = step.Recipe(
+        model=VGG(
+            variant="D",
+            num_classes=10,
+            batch_norm=True,
+            head="compact",
+            dtype=jnp.bfloat16,
+            conv="lax",  # what "auto" is where the default backend is no CPU
+        ),
+        augment=Augment(crop=4, flip="random", normalize="cifar10"),
+        optimizer=optimizer.sgd(muon=0.4),
+        schedule=optimizer.schedule("cosine", lr=0.1, epochs=2, steps_per_epoch=9),
+    )
+    state = jax.eval_shape(partial(step.init, recipe, seed=0, image_shape=(32, 32, 3)))
+    batch = {
+        "image": jax.ShapeDtypeStruct((BATCH, 32, 32, 3), np.uint8),
+        "label": jax.ShapeDtypeStruct((BATCH,), np.int32),
+        "index": jax.ShapeDtypeStruct((BATCH,), np.int32),
+        "epoch": jax.ShapeDtypeStruct((), np.int32),
+    }
+    train_step = jax.jit(partial(step.train_step, recipe), donate_argnums=0)
+    return train_step, state, batch
+
+
+@pytest.fixture(scope="module", params=["cuda", "tpu"])
+def program(request):
+    train_step, state, batch = lowering()
+    exported = jax.export.export(train_step, platforms=[request.param])(state, batch)
+    return exported.mlir_module(), len(jax.tree.leaves(state))
+
+
+def convolutions(text):
+    return [line for line in text.splitlines() if "stablehlo.convolution" in line]
+
+
+def test_every_convolution_is_bfloat16(program):
+    found = convolutions(program[0])
+    assert len(found) == CONVOLUTIONS
+    for line in found:
+        types = re.findall(r"tensor<[\dx]+x(\w+)>", line.split(" : ")[-1])
+        assert types == ["bf16"] * 3, line
+
+
+def test_the_network_is_nhwc(program):
+    forward = "[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]"
+    found = convolutions(program[0])
+    assert sum(forward in line for line in found) == 13
+    # The gradients swap roles, never the order of pixels and channels in memory.
+    assert not any("transpose" in line and "f32" in line for line in found)
+    for line in program[0].splitlines():
+        if "stablehlo.transpose" in line:
+            assert not re.search(rf"tensor<{BATCH}x\d+x\d+x\d+x", line), line
+
+
+def test_the_state_is_donated(program):
+    text, leaves = program
+    assert len(re.findall(r"tf.aliasing_output|jax.buffer_donor", text)) == leaves
+
+
+@pytest.mark.parametrize(
+    "forbidden", ["f64", "callback", "onednn", "inlineable", "infeed", "outfeed"]
+)
+def test_nothing_of_host_or_cpu_is_left(program, forbidden):
+    assert forbidden not in program[0]
+
+
+def test_auto_on_cpu_is_another_program():
+    """The tests above would see the CPU's own convolutions."""
+    train_step, state, batch = lowering()
+    recipe = train_step.__wrapped__.args[0]
+    recipe = recipe._replace(model=recipe.model.clone(conv="auto"))
+    own = jax.jit(partial(step.train_step, recipe))
+    text = jax.export.export(own, platforms=["cpu"])(state, batch).mlir_module()
+    assert len(convolutions(text)) < CONVOLUTIONS
+
+
+@pytest.mark.slow
+def test_compiles_for_a_tpu(tmp_path):
+    """Ahead of time, data-parallel over the four chips of a v5e host."""
+    pytest.importorskip("libtpu", reason="pip install libtpu")
+    from jax.experimental import topologies
+
+    topology = topologies.get_topology_desc("v5e:2x2", platform="tpu")
+    mesh = jax.sharding.Mesh(np.array(topology.devices), ("data",))
+    spec = jax.sharding.PartitionSpec
+    whole = jax.sharding.NamedSharding(mesh, spec())
+    split = jax.sharding.NamedSharding(mesh, spec("data"))
+    train_step, state, batch = lowering()
+    place = lambda s: jax.ShapeDtypeStruct(  # noqa: E731
+        s.shape, s.dtype, sharding=split if s.shape and s.dtype != np.uint32 else whole
+    )
+    replicate = lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=whole)  # noqa: E731
+    compiled = train_step.lower(
+        jax.tree.map(replicate, state), jax.tree.map(place, batch)
+    ).compile()
+    text = compiled.as_text()
+    assert "convolution" in text and "all-reduce" in text and "f64" not in text
+    memory = compiled.memory_analysis()
+    parameters = sum(leaf.size * 4 for leaf in jax.tree.leaves(state.params))
+    assert memory.alias_size_in_bytes > 2 * parameters  # weights and velocity

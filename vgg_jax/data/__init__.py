@@ -1,0 +1,1 @@
+"""Images in: data sets by name, their sources, splits and batches."""

@@ -1,0 +1,1 @@
+"""Scores: metrics, and the exact evaluation of a split."""

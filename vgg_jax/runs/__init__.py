@@ -1,0 +1,1 @@
+"""A run's directory: written, read, shown, compared and multiplied."""

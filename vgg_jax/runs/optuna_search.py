@@ -1,0 +1,112 @@
+"""Settings chosen by Optuna: each trial learns from those before it."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from vgg_jax.errors import ConfigError, RunError, UserError
+from vgg_jax.runs.sweep_grid import Range
+
+
+def search(
+    axes: Mapping[str, Range | Sequence[str]],
+    trials: int,
+    score: Callable[[dict[str, str]], float],
+    together: Callable,
+    workdir: Path,
+    identity: Mapping,
+) -> list[dict[str, str]]:
+    """Settings tried, in the order of their trials, with a score.
+
+    Goes on with the study in `<workdir>/optuna.log`: trials that a stop or crash cut
+    short are tried again first, finished ones count.
+
+    Args:
+        axes: field -> a range, or the values to choose from.
+        trials: number of settings to try in all.
+        score: takes a setting; higher is better. A `RunError` marks the setting as
+            failed (it diverged, say) and the search goes on.
+        together: runs a list of jobs, as `Runner.all`.
+        workdir: keeps the study.
+        identity: JSON values that say what is searched; a study goes on with its own.
+
+    Raises:
+        ConfigError: Optuna is not installed; the study in `workdir` is another; the
+            settings of the first trial are wrong.
+        RunError: every trial failed.
+    """
+    optuna = _optuna()
+    study = _study(optuna, workdir, json.loads(json.dumps(identity)))
+    state = optuna.trial.TrialState
+    for trial in study.get_trials(states=[state.RUNNING]):
+        study.enqueue_trial(trial.params)
+        study.tell(trial.number, state=state.FAIL)
+
+    def one():
+        trial = study.ask()
+        setting = {field: _suggest(trial, field, axis) for field, axis in axes.items()}
+        trial.set_user_attr("setting", setting)
+        try:
+            study.tell(trial, score(setting))
+        except UserError as error:
+            study.tell(trial, state=state.FAIL)
+            nothing_yet = not study.get_trials(states=[state.COMPLETE])
+            if isinstance(error, ConfigError) and nothing_yet:
+                raise
+            print(f"{error}; the search goes on", flush=True)
+
+    together([one] * (trials - _done(study, state)))
+    found = study.get_trials(states=[state.COMPLETE])
+    if not found:
+        raise RunError("every run of the search failed: see what they said")
+    return [trial.user_attrs["setting"] for trial in found]
+
+
+def _optuna() -> ModuleType:
+    try:
+        import optuna
+        import optuna.storages.journal
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "--trials needs Optuna, which is not installed here: pip install optuna, "
+            "or leave --trials out and give each field its values: a,b,c"
+        ) from error
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
+
+
+def _study(optuna, workdir, identity) -> Any:
+    """The study kept in `workdir`, begun or gone on with."""
+    file = optuna.storages.journal.JournalFileBackend(str(workdir / "optuna.log"))
+    study = optuna.create_study(
+        study_name="sweep",
+        storage=optuna.storages.JournalStorage(file),
+        direction="maximize",
+        load_if_exists=True,
+    )
+    known = study.user_attrs.get("identity", identity)
+    if known != identity:
+        changed = [key for key in identity if identity[key] != known.get(key)]
+        raise ConfigError(
+            f"{workdir} holds a search with another {', '.join(changed)} "
+            f"({', '.join(str(known.get(key)) for key in changed)}): give the command "
+            "that began it, or another --workdir"
+        )
+    study.set_user_attr("identity", identity)
+    study.sampler = optuna.samplers.TPESampler(seed=len(study.trials))
+    return study
+
+
+def _suggest(trial, field, axis):
+    if isinstance(axis, Range):
+        return axis.suggest(trial, field)
+    return trial.suggest_categorical(field, axis)
+
+
+def _done(study, state):
+    """Trials that ended and are not tried again."""
+    ended = study.get_trials(states=[state.COMPLETE, state.FAIL])
+    again = [trial for trial in study.trials if "fixed_params" in trial.system_attrs]
+    return len(ended) - len(again)  # the first try of each of those failed

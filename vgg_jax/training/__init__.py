@@ -1,0 +1,1 @@
+"""How a network learns: config, recipe, step, loop, optimiser, augmentation."""
