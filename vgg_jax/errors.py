@@ -1,15 +1,16 @@
-"""Errors that a user can mend; `main.py` prints them without a traceback."""
+"""Errors that a user can mend; a command prints them without a traceback."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, overload
 
 
 class UserError(Exception):
     """Base of the errors that are not bugs: the message names value and remedy.
 
     Attributes:
-      exit_code: status the program ends with.
-      label: what the line begins with.
+        exit_code: status that a command ends with.
+        label: what the printed line begins with.
     """
 
     exit_code = 1
@@ -22,13 +23,13 @@ class RunError(UserError):
     exit_code = 1
 
 
-class ConfigError(UserError):
-    """A value in the config is wrong."""
+class ConfigError(UserError, ValueError):
+    """A value is wrong: in a config, on a command line, or in a call."""
 
     exit_code = 2
 
 
-def guarded(call: Callable, *arguments) -> None:
+def guarded(call: Callable[..., Any], *arguments: Any) -> None:
     """Calls a command line's main; a user's error is one line and its exit code."""
     try:
         call(*arguments)
@@ -36,17 +37,30 @@ def guarded(call: Callable, *arguments) -> None:
         print(f"{error.label}: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        print("stopped: the same command goes on from what is saved", file=sys.stderr)
+        print("stopped: the same command resumes from what is saved", file=sys.stderr)
         sys.exit(130)
 
 
-def choose(table, name: str, field: str):
-    """`table[name]` (or `name` itself where `table` is not a mapping).
+@overload
+def choose[K, V](table: Mapping[K, V], name: K, field: str) -> V: ...
+@overload
+def choose[K](table: Collection[K], name: K, field: str) -> K: ...
+def choose(table: Any, name: Any, field: str) -> Any:
+    """Returns `table[name]`, or `name` itself where `table` is not a mapping.
+
+    Args:
+        table: the known names.
+        name: which of them.
+        field: what is set to `name`, for the message.
 
     Raises:
-      ConfigError: `name` is unknown; the message lists the known names.
+        ConfigError: `name` is unknown; the message lists the known names.
+
+    >>> choose({"max": 1, "average": 2}, "mean", "pool")
+    Traceback (most recent call last):
+    vgg_jax.errors.ConfigError: pool='mean' is unknown; choose one of: max, average
     """
     if name not in table:
         known = ", ".join(map(str, table))
         raise ConfigError(f"{field}={name!r} is unknown; choose one of: {known}")
-    return table[name] if hasattr(table, "keys") else name
+    return table[name] if isinstance(table, Mapping) else name

@@ -1,14 +1,15 @@
-"""The table of layers against the numbers of the paper's networks (facts.md)."""
+"""The table of layers against the numbers of the paper's networks (docs/facts.md)."""
 
 import jax
 import jax.numpy as jnp
 import pytest
 
-from vgg_jax.nn import cost as layers
-from vgg_jax.nn.vgg import CONFIGURATIONS, VGG
+from vgg_jax.nn import cost
+from vgg_jax.nn.architecture import CONFIGURATIONS
+from vgg_jax.nn.vgg import VGG
 
-# facts.md section 2: parameters and GMAC at 224 px, 1000 classes; MMAC at 32 px with a
-# 512 -> 10 head; receptive field of the last convolution and of pool5.
+# docs/facts.md section 2: parameters and GMAC at 224 px, 1000 classes; MMAC at 32 px
+# with a 512 -> 10 head; receptive field of the last convolution and of pool5.
 FACTS = {
     "A": (132_863_336, 7.609, 152.77, 134, 150),
     "B": (133_047_848, 11.308, 228.27, 140, 156),
@@ -18,28 +19,43 @@ FACTS = {
 }
 
 
+def table(variant="D", size=224, **options):
+    model = VGG(variant, **options)
+    return cost.costs(model.layers((size, size)), norm_scale=model.norm_scale)
+
+
 @pytest.mark.parametrize("variant", FACTS)
 def test_totals_and_receptive_fields(variant):
     params, gmac, mmac, last, pool5 = FACTS[variant]
-    total = layers.total(layers.table(variant))
+    total = cost.total(table(variant))
     assert (total.params, round(total.macs / 1e9, 3)) == (params, gmac)
-    rows = layers.table(variant, size=32, head="compact", classes=10)
-    assert round(layers.total(rows).macs / 1e6, 2) == mmac
+    rows = table(variant, size=32, head="compact", num_classes=10)
+    assert round(cost.total(rows).macs / 1e6, 2) == mmac
     field = {row.name: row.receptive_field for row in rows}
     convolutions = [name for name in field if name.startswith("conv")]
     assert (field[convolutions[-1]], field["pool5"]) == (last, pool5)
 
 
-def test_whitening_has_no_norm_and_norms_may_have_no_scale():
+def test_the_head_sees_the_whole_image():
+    """By hand: pool5 of D at 224 px is 7 x 7, its outputs 212 pixels wide, 32 apart."""
+    rows = {row.name: row for row in table("D")}
+    assert rows["pool5"].stride == 32 and rows["pool5"].shape == (7, 7, 512)
+    assert rows["fc6"].receptive_field == 212 + 6 * 32
+    assert rows["fc8"].stride == 7 * 32
+
+
+@pytest.mark.parametrize("pool_early", [False, True])
+def test_whitening_has_no_norm_and_norms_may_have_no_scale(pool_early):
     """By hand: 27 * 54 + 54; 9 * 54 * 8 + 8, and 8 of the norm; 8 * 10 + 10."""
-    rows = layers.table(
+    rows = table(
         "conv3-54 conv3-8 |",
         size=8,
         batch_norm=True,
         norm_scale=False,
         whiten=True,
         head="compact",
-        classes=10,
+        num_classes=10,
+        pool_early=pool_early,
     )
     assert [row.params for row in rows] == [1512, 3888 + 16, 0, 90]
 
@@ -48,7 +64,8 @@ def test_whitening_has_no_norm_and_norms_may_have_no_scale():
 @pytest.mark.parametrize("head, batch_norm", [("paper", False), ("compact", True)])
 def test_rows_equal_the_network(variant, head, batch_norm):
     """Names, shapes and parameters as Flax itself counts them."""
-    model = VGG(variant, num_classes=10, width=0.25, batch_norm=batch_norm, head=head)
+    options = {"width": 0.25, "batch_norm": batch_norm, "head": head}
+    model = VGG(variant, num_classes=10, **options)
     x = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
     _, kept = jax.eval_shape(
         lambda x: model.init_with_output(
@@ -56,14 +73,53 @@ def test_rows_equal_the_network(variant, head, batch_norm):
         ),
         x,
     )
-    rows = layers.table(
-        variant, size=64, width=0.25, batch_norm=batch_norm, head=head, classes=10
-    )
+    rows = table(variant, size=64, num_classes=10, **options)
     shapes = {
         k: v[0].shape[1:] for k, v in kept["intermediates"]["activations"].items()
     }
     for row in rows:
-        if not row.name.startswith("lrn"):
-            assert shapes[row.name] == row.shape
+        assert shapes[row.name] == row.shape
     count = sum(leaf.size for leaf in jax.tree.leaves(kept["params"]))
-    assert layers.total(rows).params == count
+    assert cost.total(rows).params == count
+
+
+@pytest.mark.parametrize("variant", CONFIGURATIONS)
+@pytest.mark.parametrize("pool_early", [False, True])
+def test_specs_equal_the_network(variant, pool_early):
+    """Shapes and kernels of every layer, as the module runs them."""
+    model = VGG(variant, 10, 0.125, batch_norm=True, pool_early=pool_early)
+    x = jax.ShapeDtypeStruct((2, 64, 96, 1), jnp.float32)
+    init = lambda x: model.init(
+        jax.random.key(0), x, mutable=["params", "batch_stats", "intermediates"]
+    )
+    kept = jax.eval_shape(init, x)
+    kept, params = kept["intermediates"]["activations"], kept["params"]
+    specs = {spec.name: spec for spec in model.layers((64, 96), inputs=1)}
+    unnamed = {"flatten", "dropout6", "dropout7"}
+    assert set(kept) == set(specs) - unnamed
+    for name, (value,) in kept.items():
+        spec = specs[name]
+        size = spec.size if value.ndim == 4 else ()
+        assert value.shape == (2, *size, spec.channels)
+        if spec.kind == "conv":
+            shape = (spec.kernel, spec.kernel, spec.inputs, spec.channels)
+            assert params[name]["kernel"].shape == shape
+        if spec.kind == "dense":
+            assert params[name]["kernel"].shape == (spec.inputs, spec.channels)
+
+
+@pytest.mark.parametrize(
+    "pool_early, names",
+    [
+        (False, "conv1_1 bn1_1 relu1_1 lrn1 pool1 conv2_1 bn2_1 relu2_1 pool2"),
+        (True, "conv1_1 bn1_1 relu1_1 lrn1 pool1 conv2_1 pool2 bn2_1 relu2_1"),
+    ],
+)
+def test_the_order_of_the_layers(pool_early, names):
+    """Written down from the definition: LRN closes stage 1, so its pool stays last."""
+    model = VGG(
+        "conv3-8 LRN | conv3-8 |", 10, batch_norm=True, hidden=(4,), dropout=0.5,
+        pool_early=pool_early,
+    )  # fmt: skip
+    head = "flatten fc7 relu7 dropout7 fc8"
+    assert [s.name for s in model.layers((8, 8))] == f"{names} {head}".split()

@@ -1,6 +1,6 @@
 """The networks against the paper's Table 1 and its arithmetic.
 
-FACTS: the project's facts.md section 2, arithmetic on Table 1 of arXiv:1409.1556v6; A,
+FACTS: docs/facts.md section 2, arithmetic on Table 1 of arXiv:1409.1556v6; A,
 B, D and E at 1000 classes are also what torchvision and Keras publish (11/13/16/19).
 """
 
@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from vgg_jax.errors import ConfigError
-from vgg_jax.nn import initializers
-from vgg_jax.nn import vgg as model_lib
-from vgg_jax.nn.vgg import CONFIGURATIONS, VGG, local_response_norm
+from vgg_jax.nn import architecture, initializers
+from vgg_jax.nn.architecture import CONFIGURATIONS
+from vgg_jax.nn.lrn import local_response_norm
+from vgg_jax.nn.vgg import VGG
 
 # FACTS: parameters with 1000 classes at 224 px, 10 classes at 224 px, the compact head
 # with 10 classes; what batch norm adds; receptive field of the last conv and of pool5.
@@ -338,15 +339,28 @@ def test_too_small_an_image(height, width):
     ],
 )
 def test_unknown_names(option, known):
+    """When the network is made, not when it first runs."""
     with pytest.raises(ConfigError) as error:
-        shapes(**{option: "F"})
+        VGG(**{option: "F"})
     message = str(error.value)
-    assert option in message and "'F'" in message
+    assert isinstance(error.value, ValueError)
+    assert message.startswith(f"{option}='F'")  # no config, no flag is spoken of
     assert all(name in message.split(":")[-1] for name in known)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"dtype": "float23"}, {"dtype": "int8"}, {"variant": 5}, {"num_classes": 0}]
+    + [{"width": 0}, {"dropout": 1.0}, {"hidden": (0,)}],
+)
+def test_a_value_that_cannot_be_is_told_at_once(options):
+    ((name, value),) = options.items()
+    with pytest.raises(ConfigError, match=re.escape(f"{name}={value!r} is out of")):
+        VGG(**options)
+
+
 def test_a_table_of_ones_own():
-    assert model_lib.stages("conv3-8 conv5-16 | conv1-4 |") == [
+    assert architecture.stages("conv3-8 conv5-16 | conv1-4 |") == [
         ["conv3-8", "conv5-16"],
         ["conv1-4"],
     ]
@@ -364,7 +378,7 @@ def test_a_table_of_ones_own():
 )
 def test_a_wrong_table_is_told(table, said):
     with pytest.raises(ConfigError, match=re.escape(said)):
-        model_lib.stages(table)
+        architecture.stages(table)
 
 
 def test_identity_kernels_pass_their_input_on():

@@ -1,20 +1,22 @@
-"""The one convolution every VGG layer calls, fast on each backend.
+"""The one convolution that every VGG layer calls, fast on each platform.
 
 Stride 1, zero padding that keeps the size ("SAME"), odd square kernels, NHWC / HWIO.
-GPU and TPU get `lax.conv_general_dilated` and nothing else. XLA:CPU needs help, by
-shape and type (`benchmarks/layers.py` measures it, RESULTS.md has the table):
+GPU and TPU get `lax.conv_general_dilated` and nothing else. XLA:CPU needs help, which
+depends on the shape and the type (`benchmarks/layers.py` measures it,
+`docs/results.md` has the table):
 
-* 1x1 kernels and 1x1 maps are one matrix product.
+* A 1x1 kernel, or a 1x1 map, is one matrix product.
 * Maps smaller than the kernel (VGG's 2x2 at 32 px) fall to scalar loops in XLA:CPU,
-  over 100x slower than the other layers: written as matrix products here.
-* float32, 3x3: Winograd (`winograd.py`).
+  over 100x slower than the other layers. They are written as matrix products here.
+* float32 with a 3x3 kernel: Winograd (`winograd.py`).
 * The rest, bfloat16 above all: XLA hands forward convolutions to oneDNN (`backend.py`
   sets the flag), but not the transposed ones that autodiff makes. So the input gradient
   is spelled as a forward convolution with the flipped kernel, and the weight gradient
-  as one long matrix product. Narrow maps are joined to wide ones.
+  as one long matrix product. Narrow maps are joined into wide ones.
 """
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -26,11 +28,12 @@ from vgg_jax.nn import winograd
 IMPLEMENTATIONS = ("auto", "lax")
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
-_MIN_WINOGRAD_CHANNELS = 32  # below, the transforms cost more than they save
-_FEW_CHANNELS = 8  # up to which the weight gradient gathers all of the image's pixels
-_NARROW, _JOINED = 8, 16  # width below which, and how many, maps are joined
-_TRANSPOSED = (((0,), (0,)), ((), ()))  # a.T @ b
+_MIN_WINOGRAD_CHANNELS = 32  # with fewer, the transforms cost more than they save
 _MAX_WINOGRAD_WASTE = 2.0  # padded area / area up to which Winograd still wins
+_FEW_CHANNELS = 8  # up to this many, the weight gradient moves the image both ways
+_NARROW = 8  # maps of a smaller width are joined ...
+_JOINED = 16  # ... up to this many side by side
+_TRANSPOSED = (((0,), (0,)), ((), ()))  # a.T @ b
 
 
 def conv2d(
@@ -42,29 +45,44 @@ def conv2d(
         x: `[B, H, W, C]`, float32 or bfloat16.
         w: `[k, k, C, K]` with odd k, dtype of `x`.
         b: `[K]`, dtype of `x`.
-        implementation: "auto" picks by `jax.default_backend()`, shape and type when
-            traced; "lax" is plain `lax.conv_general_dilated`, as on GPU and TPU
-            (on CPU, forward-mode and second derivatives need this one).
+        implementation: "auto" picks by the shape, the type and the platform that the
+            program is lowered for: a program exported for a GPU from a CPU host holds
+            plain convolutions only. "lax" is `lax.conv_general_dilated` everywhere, as
+            on GPU and TPU (forward-mode and second derivatives on CPU need this one).
 
     Returns:
-        `[B, H, W, K]` in the dtype of `x`; equal to `lax.conv_general_dilated` to
-        rounding (`tests/test_conv.py`).
+        `[B, H, W, K]` in the dtype of `x`; equal to `lax.conv_general_dilated` up to
+        rounding (`tests/nn/test_conv.py`).
 
     Raises:
         ConfigError: `implementation` is unknown.
+
+    >>> x, w, b = jnp.ones((1, 4, 4, 1)), jnp.ones((3, 3, 1, 1)), jnp.zeros(1)
+    >>> conv2d(x, w, b)[0, :, :, 0].round().tolist()[0]  # a corner sees 2 x 2 pixels
+    [4.0, 6.0, 6.0, 4.0]
     """
-    choose(IMPLEMENTATIONS, implementation, "model.conv")
-    if implementation == "lax" or jax.default_backend() != "cpu":
-        return _plain(x, w) + b
-    return _add_bias(_on_cpu(x, w)(x, w), b)
+    choose(IMPLEMENTATIONS, implementation, "implementation")
+    if implementation == "lax":
+        return _biased(x, w, b)
+    return lax.platform_dependent(x, w, b, cpu=_biased_on_cpu, default=_biased)
 
 
-def _plain(x, w):
+def _biased(x: jax.Array, w: jax.Array, b: jax.Array) -> jax.Array:
+    return _plain(x, w) + b[None, None, None]
+
+
+def _biased_on_cpu(x: jax.Array, w: jax.Array, b: jax.Array) -> jax.Array:
+    return _add_bias(_cpu_algorithm(x, w)(x, w), b)
+
+
+def _plain(x: jax.Array, w: jax.Array) -> jax.Array:
     return lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=_DIMENSIONS)
 
 
-def _on_cpu(x, w):
-    """The CPU algorithm for these shapes and this type."""
+def _cpu_algorithm(
+    x: jax.Array, w: jax.Array
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """Returns the fastest convolution on CPU for these shapes and this type."""
     (_, height, width, channels), kernel = x.shape, w.shape[0]
     if kernel == 1 or (height, width) == (1, 1):
         return _pointwise
@@ -79,7 +97,7 @@ def _on_cpu(x, w):
     return _flipped
 
 
-def _pointwise(x, w):
+def _pointwise(x: jax.Array, w: jax.Array) -> jax.Array:
     centre = w.shape[0] // 2
     # Flat: without oneDNN, XLA:CPU rounds the batched form's bfloat16 kernel gradient
     # 10x worse.
@@ -87,19 +105,19 @@ def _pointwise(x, w):
     return y.reshape(*x.shape[:3], -1)
 
 
-def _winograd(x, w):
+def _winograd(x: jax.Array, w: jax.Array) -> jax.Array:
     height, width = x.shape[1:3]
     x = jnp.pad(x, ((0, 0), (0, -height % 4), (0, -width % 4), (0, 0)))
     return winograd.conv3x3(x, w)[:, :height, :width]
 
 
-def _dense(x, w):
-    """A small map flattened, times the matrix of the whole convolution."""
+def _dense(x: jax.Array, w: jax.Array) -> jax.Array:
+    """Multiplies small maps, flattened, by the matrix of the whole convolution."""
     (batch, height, width, channels), (kernel, *_, features) = x.shape, w.shape
     r = kernel // 2
     w = jnp.pad(w, ((height, height), (width, width), (0, 0), (0, 0)))
 
-    def block(p, q):  # kernel as seen by output pixel (p, q): [H, W, C, K]
+    def block(p, q):  # the kernel as output pixel (p, q) sees it: [H, W, C, K]
         top, left = height + r - p, width + r - q
         return w[top : top + height, left : left + width]
 
@@ -111,13 +129,17 @@ def _dense(x, w):
 
 
 def _toeplitz2(x0, x1, w0, w1, w2, product):
-    """(w1 x0 + w2 x1, w0 x0 + w1 x1) in three products instead of four."""
+    """Returns (w1 x0 + w2 x1, w0 x0 + w1 x1), by three products instead of four."""
     both = product(x0 + x1, w1)
     return both + product(x1, w2 - w1), both + product(x0, w0 - w1)
 
 
-def _karatsuba2x2(x, w):
-    """3x3 convolution of 2x2 maps: 9 matrix products for the 16 that count."""
+def _karatsuba2x2(x: jax.Array, w: jax.Array) -> jax.Array:
+    """Convolves 2x2 maps with a 3x3 kernel by 9 matrix products.
+
+    Of the 36 pairs of an output pixel and a tap, 16 fall inside the map; Karatsuba's
+    trick, along both axes, computes those by 9 products.
+    """
 
     def columns(x, w):  # x: [B, 2, C], w: [3, C, K]
         y = _toeplitz2(x[:, 0], x[:, 1], w[0], w[1], w[2], jnp.matmul)
@@ -128,8 +150,8 @@ def _karatsuba2x2(x, w):
 
 
 @jax.custom_vjp
-def _flipped(x, w):
-    """A convolution whose input gradient is spelled as a forward convolution."""
+def _flipped(x: jax.Array, w: jax.Array) -> jax.Array:
+    """Convolves; the input gradient is spelled as a forward convolution."""
     return _side_by_side(x, w)
 
 
@@ -143,8 +165,8 @@ def _flipped_backward(residuals, g):
     return dx, _kernel_gradient(x, g, w.shape[0])
 
 
-def _side_by_side(x, w):
-    """`_plain` of narrow maps joined to wide ones, zeros between them.
+def _side_by_side(x: jax.Array, w: jax.Array) -> jax.Array:
+    """Returns `_plain(x, w)`, with narrow maps joined into wide ones, zeros between.
 
     oneDNN's AMX kernels work on 16 neighbouring pixels of a row at a time.
     """
@@ -160,27 +182,28 @@ def _side_by_side(x, w):
     return y.reshape(batch, height, padded, features)[:, :, :width]
 
 
-def _shifted(x, by, axis):
-    """`x` moved by so many pixels along an axis, zeros moving in."""
+def _shifted(x: jax.Array, by: int, axis: int) -> jax.Array:
+    """Returns `x` moved by so many pixels along an axis, zeros moving in."""
     config = [(0, 0, 0)] * x.ndim
     config[axis] = (by, -by, 0)
     return lax.pad(x, jnp.zeros((), x.dtype), config)
 
 
-def _kernel_gradient(x, g, kernel):
-    """`dw[i, j] = sum x[h + i - r, w + j - r] g[h, w]` as one long matrix product.
+def _kernel_gradient(x: jax.Array, g: jax.Array, kernel: int) -> jax.Array:
+    """Returns `dw[i, j] = sum x[h + i - r, w + j - r] g[h, w]` as one matrix product.
 
-    The image moves sideways and the cotangent up and down, each beside itself; an
-    image of few channels, as the first layer's, moves both ways.
+    The k sideways shifts of the image are concatenated along the channels, and so are
+    the k vertical shifts of the cotangent. An image of few channels, as the first
+    layer's, is shifted both ways instead.
     """
     (*_, channels), features, r = x.shape, g.shape[-1], kernel // 2
     moves = range(-r, r + 1)
-    x = [_shifted(x, -j, 2) for j in moves]
+    images = [_shifted(x, -j, 2) for j in moves]
     if few := channels <= _FEW_CHANNELS:
-        x = [_shifted(part, -i, 1) for i in moves for part in x]
+        images = [_shifted(image, -i, 1) for i in moves for image in images]
     else:
         g = jnp.concatenate([_shifted(g, i, 1) for i in moves], -1)
-    x = jnp.concatenate(x, -1)
+    x = jnp.concatenate(images, -1)
     x, g = (a.reshape(-1, a.shape[-1]) for a in (x, g))
     dw = lax.dot_general(x, g, _TRANSPOSED)
     if few:
@@ -192,17 +215,17 @@ _flipped.defvjp(_flipped_forward, _flipped_backward)
 
 
 @jax.custom_vjp
-def _add_bias(y, b):
-    return y + b
+def _add_bias(y: jax.Array, b: jax.Array) -> jax.Array:
+    return y + b[None, None, None]
 
 
 def _add_bias_forward(y, b):
-    return y + b, None
+    return y + b[None, None, None], None
 
 
 def _add_bias_backward(_, g):
-    # In the step XLA:CPU sums over all axes but the last by loops that do not
-    # vectorise: a fifth of the step. As a matrix product it costs nothing.
+    # Inside a training step, XLA:CPU sums over all axes but the last by loops that do
+    # not vectorise: a fifth of the step. As a matrix product the sum costs nothing.
     flat = g.reshape(-1, g.shape[-1])
     return g, jnp.ones(len(flat), g.dtype) @ flat
 

@@ -1,22 +1,24 @@
 """What each layer of a network costs and sees, from the paper's table alone."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
-from vgg_jax.nn import vgg as model
+from vgg_jax.nn.architecture import LayerSpec
+
+_ROWS = ("conv", "lrn", "pool", "dense")  # kinds of layers with a row of their own
 
 
-class Layer(NamedTuple):
-    """One layer; sizes are of one image.
+class LayerCost(NamedTuple):
+    """What one layer costs on one image.
 
     Attributes:
         name: as in the network: `conv3_2`, `pool3`, `fc8`.
-        shape: of the output, `(H, W, C)` or `(features,)`.
-        params: trainable parameters, batch norm's included.
+        shape: shape of the output, `(H, W, C)` or `(features,)`.
+        params: number of parameters, those of the layer's batch norm included.
         macs: multiply-accumulates of the weights; biases, norms and pools left out.
-        receptive_field: pixels of the input that one output sees, a side.
-        stride: pixels of the input between neighbouring outputs.
+        receptive_field: side in pixels of the part of the image that one output sees.
+        stride: pixels of the image between neighbouring outputs.
     """
 
     name: str
@@ -28,77 +30,57 @@ class Layer(NamedTuple):
 
     @property
     def elements(self) -> int:
-        """Of the output."""
+        """Number of output values."""
         return math.prod(self.shape)
 
 
-def table(
-    variant: str,
-    *,
-    size: int = 224,
-    channels: int = 3,
-    width: float = 1.0,
-    batch_norm: bool = False,
-    norm_scale: bool = True,
-    whiten: bool = False,
-    head: str = "paper",
-    hidden: Sequence[int] = (4096, 4096),
-    classes: int = 1000,
-) -> list[Layer]:
-    """The layers of a network on images of `size` x `size`; arguments as `model.VGG`.
+def costs(specs: Iterable[LayerSpec], *, norm_scale: bool = True) -> list[LayerCost]:
+    """Returns one row per convolution, norm over channels, pool and dense layer.
 
-    Raises:
-        ConfigError: unknown variant.
+    Args:
+        specs: `architecture.layers` or `VGG.layers`.
+        norm_scale: whether batch norm learns a scale besides its bias.
+
+    >>> from vgg_jax.nn.architecture import layers
+    >>> for cost in costs(layers("A"))[:2]:
+    ...     print(cost.name, cost.shape, cost.params, cost.receptive_field)
+    conv1_1 (224, 224, 64) 1792 3
+    pool1 (112, 112, 64) 0 4
     """
-    rows, field, stride = [], 1, 1
-    for s, stage in enumerate(model.stages(variant), 1):
-        for i, layer in enumerate(stage, 1):
-            if layer == "LRN":
-                rows.append(
-                    Layer(f"lrn{s}", (size, size, channels), 0, 0, field, stride)
-                )
-                continue
-            kernel, features = map(int, layer.removeprefix("conv").split("-"))
-            features = max(1, round(features * width))
-            weights = kernel * kernel * channels * features
-            norm = batch_norm and not (whiten and (s, i) == (1, 1))
-            vectors = 1 + norm * (1 + norm_scale)  # bias, and batch norm's
-            field += (kernel - 1) * stride
-            rows.append(
-                Layer(
-                    name=f"conv{s}_{i}",
-                    shape=(size, size, features),
-                    params=weights + features * vectors,
-                    macs=weights * size * size,
-                    receptive_field=field,
-                    stride=stride,
-                )
-            )
-            channels = features
-        field += stride
-        size, stride = size // 2, 2 * stride
-        rows.append(Layer(f"pool{s}", (size, size, channels), 0, 0, field, stride))
-    return rows + _head(channels, size, head, (*hidden, classes), field, stride)
-
-
-def _head(channels, size, head, widths, field, stride):
-    rows = []
-    if head == "compact":
-        widths, inputs = widths[-1:], channels
-    else:
-        inputs = size * size * channels
-    field, stride = field + (size - 1) * stride, size * stride
-    for i, features in enumerate(widths, 9 - len(widths)):
-        weights = inputs * features
-        rows.append(
-            Layer(f"fc{i}", (features,), weights + features, weights, field, stride)
-        )
-        inputs = features
+    rows: list[LayerCost] = []
+    field, stride = 1, 1
+    for spec in specs:
+        field += (spec.kernel - 1) * stride
+        if spec.kind in _ROWS:
+            rows.append(_row(spec, field, stride * spec.stride))
+        elif spec.kind == "batch_norm":
+            at = next(i for i in reversed(range(len(rows))) if rows[i].params)
+            params = rows[at].params + spec.channels * (1 + norm_scale)
+            rows[at] = rows[at]._replace(params=params)
+        stride *= spec.stride
     return rows
 
 
-def total(rows: list[Layer]) -> Layer:
-    """Parameters and MACs of all rows; the rest is the last row's."""
+def _row(spec, field, stride):
+    weights = spec.kernel**2 * spec.inputs * spec.channels if spec.has_kernel else 0
+    height, width = spec.size
+    return LayerCost(
+        name=spec.name,
+        shape=(spec.channels,) if spec.kind == "dense" else (*spec.size, spec.channels),
+        params=weights + spec.channels if weights else 0,
+        macs=weights * height * width,
+        receptive_field=field,
+        stride=stride,
+    )
+
+
+def total(rows: list[LayerCost]) -> LayerCost:
+    """Returns the parameters and MACs of all rows; the rest is the last row's.
+
+    >>> from vgg_jax.nn.architecture import layers
+    >>> total(costs(layers("D"))).params  # Table 2 of the paper: 138 million
+    138357544
+    """
     return rows[-1]._replace(
         name="total",
         params=sum(row.params for row in rows),

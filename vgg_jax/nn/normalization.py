@@ -1,9 +1,9 @@
 """Batch normalisation as one function with a hand-written gradient.
 
 Ioffe & Szegedy (2015). Value, gradient, parameters and running averages are those of
-`flax.linen.BatchNorm` (`tests/test_norm.py`); autodiff of that one keeps the centred
-and the normalised input in float32, several passes over the largest arrays of a step,
-where this one keeps its input and reads it twice.
+`flax.linen.BatchNorm` (`tests/nn/test_normalization.py`). Autodiff of that one keeps
+the centred and the normalised input in float32, several passes over the largest arrays
+of a step; this one keeps its input and reads it twice.
 """
 
 from functools import partial
@@ -17,26 +17,54 @@ _AXES = (0, 1, 2)  # of [B, H, W, C]: all but the channels
 EPSILON = 1e-5  # added to the variance
 
 
-def _moments(x):
-    """Mean and biased variance of each channel, float32 `[C]`."""
+def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns the mean and the biased variance of each channel, float32 `[C]`."""
     x = x.astype(jnp.float32)
     mean, square = x.mean(_AXES), jnp.square(x).mean(_AXES)
     return mean, jnp.maximum(square - jnp.square(mean), 0.0)
 
 
-def _affine(x, factor, offset):
-    return (x.astype(jnp.float32) * factor + offset).astype(x.dtype)
+def _over_pixels(values: jax.Array) -> jax.Array:
+    """Makes one value per channel, `[C]`, ready to meet `[B, H, W, C]`."""
+    return jnp.expand_dims(values, _AXES)
 
 
-def normalize(x, mean, variance, scale, bias):
-    """`(x - mean) / sqrt(variance + EPSILON) * scale + bias` in the dtype of `x`."""
+def normalize(
+    x: jax.Array,
+    mean: jax.Array,
+    variance: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+) -> jax.Array:
+    """Returns `(x - mean) / sqrt(variance + EPSILON) * scale + bias`.
+
+    Computed in float32 as one multiplication and one addition per value.
+
+    Args:
+        x: `[B, H, W, C]`, float32 or bfloat16.
+        mean, variance, scale, bias: float32 `[C]`.
+
+    Returns:
+        `[B, H, W, C]` in the dtype of `x`.
+
+    >>> x, one = jnp.full((1, 1, 1, 1), 5.0), jnp.ones(1)
+    >>> y = normalize(x, mean=3 * one, variance=4 * one, scale=one, bias=one)
+    >>> y.round(3).item()
+    2.0
+    """
     factor = scale * lax.rsqrt(variance + EPSILON)
-    return _affine(x, factor, bias - mean * factor)
+    offset = bias - mean * factor
+    y = x.astype(jnp.float32) * _over_pixels(factor) + _over_pixels(offset)
+    return y.astype(x.dtype)
 
 
 @jax.custom_vjp
-def batch_norm(x, scale, bias):
-    """Normalised by the statistics of the batch, which are returned too.
+def batch_norm(
+    x: jax.Array, scale: jax.Array, bias: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Normalises by the statistics of the batch, and returns these too.
+
+    Differentiable once, in reverse mode; no gradient flows through the statistics.
 
     Args:
         x: `[B, H, W, C]`, float32 or bfloat16.
@@ -44,8 +72,13 @@ def batch_norm(x, scale, bias):
         bias: float32 `[C]`.
 
     Returns:
-        `[B, H, W, C]` in the dtype of `x`; mean and biased variance, float32 `[C]`,
-        through which no gradient flows.
+        The normalised `[B, H, W, C]` in the dtype of `x`, and the mean and the biased
+        variance of each channel, float32 `[C]`.
+
+    >>> x = jnp.asarray([1.0, 3.0]).reshape(1, 1, 2, 1)
+    >>> y, mean, variance = batch_norm(x, jnp.ones(1), jnp.zeros(1))
+    >>> y.ravel().round(3).tolist(), mean.item(), variance.item()
+    ([-1.0, 1.0], 2.0, 1.0)
     """
     return _forward(x, scale, bias)[0]
 
@@ -63,11 +96,12 @@ def _backward(residuals, cotangents):
     count = x.size // x.shape[-1]
     high = g.astype(jnp.float32)
     dbias = high.sum(_AXES)
-    # sum(g * xhat), from sums over g and x themselves
+    # sum(g * xhat), from the sums over g and g * x
     dscale = ((high * x.astype(jnp.float32)).sum(_AXES) - mean * dbias) * inverse
-    slope = -inverse * dscale / count  # of -xhat * mean(g * xhat), in x
+    slope = -inverse * dscale / count  # of -xhat * mean(g * xhat), as a function of x
     offset = -dbias / count - slope * mean
-    dx = scale * inverse * (high + slope * x.astype(jnp.float32) + offset)
+    centred = high + _over_pixels(slope) * x.astype(jnp.float32) + _over_pixels(offset)
+    dx = _over_pixels(scale * inverse) * centred
     return dx.astype(x.dtype), dscale, dbias
 
 
@@ -75,18 +109,30 @@ batch_norm.defvjp(_forward, _backward)
 
 
 class BatchNorm(nn.Module):
-    """`flax.linen.BatchNorm` over the channels of `[B, H, W, C]`.
+    """Normalises each channel of `[B, H, W, C]`, as `flax.linen.BatchNorm` does.
+
+    Called with `train=True`, it normalises by the statistics of the batch and moves the
+    running averages (except during `init`); with `train=False`, by the running
+    averages. The parameters `scale` and `bias`, and the averages `mean` and `var` in
+    the collection `batch_stats`, are float32 `[C]`; the output has the dtype of the
+    input.
 
     Attributes:
         use_scale: whether a scale is learnt; if not, it is 1.
-        momentum: share of the running averages that stays at each update.
+        momentum: share of the running averages that stays at each update, in [0, 1].
+
+    >>> norm, x = BatchNorm(momentum=0.5), jnp.ones((2, 4, 4, 3))
+    >>> variables = norm.init(jax.random.key(0), x, train=True)
+    >>> y, updates = norm.apply(variables, x, train=True, mutable=["batch_stats"])
+    >>> updates["batch_stats"]["mean"].tolist()  # half of 0, half of 1
+    [0.5, 0.5, 0.5]
     """
 
     use_scale: bool = True
     momentum: float = 0.9
 
     @nn.compact
-    def __call__(self, x, *, train: bool):
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         shape = x.shape[-1:]
         scale = jnp.ones(shape)
         if self.use_scale:

@@ -1,4 +1,6 @@
-"""2x2 pooling, stride 2, as the paper uses it after every stage."""
+"""2x2 pooling with stride 2, as the paper uses it after every stage."""
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -7,27 +9,49 @@ from jax import lax
 _CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1))  # the order `lax.reduce_window` looks in
 
 
-def _slices(x):
-    """The four pixels of every window; an odd last row or column is left out."""
+def _corners(x: jax.Array) -> list[jax.Array]:
+    """Returns the four pixels of every window, each `[B, H // 2, W // 2, C]`.
+
+    An odd last row or column is left out.
+    """
     height, width = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
     return [x[:, i:height:2, j:width:2] for i, j in _CORNERS]
 
 
 def average_pool(x: jax.Array) -> jax.Array:
-    """Mean of each 2x2 window: `[B, H, W, C]` -> `[B, H // 2, W // 2, C]`."""
-    a, b, c, d = _slices(x)
+    """Returns the mean of each 2x2 window; an odd last row or column is left out.
+
+    Args:
+        x: `[B, H, W, C]`, float32 or bfloat16.
+
+    Returns:
+        `[B, H // 2, W // 2, C]` in the dtype of `x`.
+
+    >>> average_pool(jnp.arange(8.0).reshape(1, 2, 4, 1)).ravel().tolist()
+    [2.5, 4.5]
+    """
+    a, b, c, d = _corners(x)
     return (a + b + c + d) / 4
 
 
 @jax.custom_vjp
 def max_pool(x: jax.Array) -> jax.Array:
-    """Maximum of each 2x2 window: `[B, H, W, C]` -> `[B, H // 2, W // 2, C]`.
+    """Returns the maximum of each 2x2 window; an odd last row or column is left out.
 
     Value and gradient equal those of `flax.linen.max_pool`, ties included (the first
     maximum takes the gradient), without XLA's select-and-scatter, which is slow on
-    CPU.
+    CPU. Differentiable once, in reverse mode.
+
+    Args:
+        x: `[B, H, W, C]`, float32 or bfloat16.
+
+    Returns:
+        `[B, H // 2, W // 2, C]` in the dtype of `x`.
+
+    >>> max_pool(jnp.arange(8.0).reshape(1, 2, 4, 1)).ravel().tolist()
+    [5.0, 7.0]
     """
-    a, b, c, d = _slices(x)
+    a, b, c, d = _corners(x)
     return jnp.maximum(jnp.maximum(a, b), jnp.maximum(c, d))
 
 
@@ -40,7 +64,7 @@ def _backward(residuals, g):
     x, y = residuals
     free = jnp.ones(y.shape, bool)  # windows whose gradient is still to be given
     parts = []
-    for corner in _slices(x):
+    for corner in _corners(x):
         first = free & (corner == y)
         parts.append(jnp.where(first, g, 0))
         free &= ~first
@@ -52,3 +76,9 @@ def _backward(residuals, g):
 
 
 max_pool.defvjp(_forward, _backward)
+
+
+POOLS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "max": max_pool,
+    "average": average_pool,
+}

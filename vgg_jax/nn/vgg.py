@@ -1,118 +1,62 @@
-"""The six networks of Simonyan & Zisserman (2014), Table 1, as one Flax module."""
+"""The six networks of Simonyan & Zisserman (2014) as one Flax module."""
 
-import re
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax import lax
+from jax.typing import DTypeLike
 
-from vgg_jax.errors import ConfigError, choose
-from vgg_jax.nn import conv
-from vgg_jax.nn import normalization as norm
-from vgg_jax.nn import pooling as pool
+from vgg_jax.fields import Rule, check, field, in_range, one_of, positive, share, widths
+from vgg_jax.nn import architecture
+from vgg_jax.nn.architecture import HEADS, LayerSpec
+from vgg_jax.nn.conv import IMPLEMENTATIONS, conv2d
 from vgg_jax.nn.initializers import INITIALIZERS
+from vgg_jax.nn.lrn import local_response_norm
+from vgg_jax.nn.normalization import BatchNorm
+from vgg_jax.nn.pooling import POOLS
 
-# The paper's own notation: conv<kernel size>-<channels>, "|" a 2x2 max-pool.
-CONFIGURATIONS = {
-    "A": """conv3-64 | conv3-128 | conv3-256 conv3-256 |
-        conv3-512 conv3-512 | conv3-512 conv3-512 |""",
-    "A-LRN": """conv3-64 LRN | conv3-128 | conv3-256 conv3-256 |
-        conv3-512 conv3-512 | conv3-512 conv3-512 |""",
-    "B": """conv3-64 conv3-64 | conv3-128 conv3-128 | conv3-256 conv3-256 |
-        conv3-512 conv3-512 | conv3-512 conv3-512 |""",
-    "C": """conv3-64 conv3-64 | conv3-128 conv3-128 |
-        conv3-256 conv3-256 conv1-256 | conv3-512 conv3-512 conv1-512 |
-        conv3-512 conv3-512 conv1-512 |""",
-    "D": """conv3-64 conv3-64 | conv3-128 conv3-128 |
-        conv3-256 conv3-256 conv3-256 | conv3-512 conv3-512 conv3-512 |
-        conv3-512 conv3-512 conv3-512 |""",
-    "E": """conv3-64 conv3-64 | conv3-128 conv3-128 |
-        conv3-256 conv3-256 conv3-256 conv3-256 |
-        conv3-512 conv3-512 conv3-512 conv3-512 |
-        conv3-512 conv3-512 conv3-512 conv3-512 |""",
-}
-_LAYER = re.compile(r"conv\d*[13579]-[1-9]\d*|LRN")
-POOLS = {"max": pool.max_pool, "average": pool.average_pool}
-HEADS = ("paper", "compact")
-
-
-def stages(variant: str) -> list[list[str]]:
-    """The layers of a configuration, stage by stage: `[["conv3-64"], ...]`.
-
-    Args:
-        variant: one of `CONFIGURATIONS`, or a table of one's own in their notation:
-            "conv3-64 | conv5-128 conv1-64 |" (odd kernels; it ends with a pool).
-
-    Raises:
-        ConfigError: neither.
-    """
-    table = variant
-    if "conv" not in variant:
-        table = choose(CONFIGURATIONS, variant, "model.variant")
-    found = [stage.split() for stage in table.split("|")]
-    for layer in sum(found, []):
-        if not _LAYER.fullmatch(layer):
-            raise ConfigError(
-                f"model.variant={variant!r}: {layer!r} is no layer; write conv<odd "
-                "kernel size>-<channels>, LRN, or | for a pool, spaces between"
-            )
-    if found.pop() or not all(found):
-        raise ConfigError(
-            f"model.variant={variant!r}: every stage has a layer and ends with a pool |"
-        )
-    return found
-
-
-def least_size(variant: str) -> int:
-    """Smallest input height and width that leaves one pixel after the last pool."""
-    return 2 ** len(stages(variant))
-
-
-def local_response_norm(
-    x: jax.Array, *, n: int = 5, k: float = 2.0, alpha: float = 1e-4, beta: float = 0.75
-) -> jax.Array:
-    """Krizhevsky et al. (2012), section 3.3: `x / (k + alpha * sum(x^2))^beta`.
-
-    The sum runs over n neighbouring channels and is not divided by n (TensorFlow's
-    convention; PyTorch and Caffe divide: their alpha is n times this one).
-    """
-    squares = jnp.square(x.astype(jnp.float32))
-    padded = jnp.pad(squares, ((0, 0), (0, 0), (0, 0), (n // 2, n // 2)))
-    total = sum(padded[..., i : i + x.shape[-1]] for i in range(n))
-    return (x * (k + alpha * total) ** -beta).astype(x.dtype)
+# Kinds of layers whose outputs are sown: everything with a name in the paper's terms.
+_SOWN = ("conv", "batch_norm", "lrn", "relu", "pool", "dense")
 
 
 class Conv(nn.Module):
-    """Stride-1 convolution with bias that keeps the spatial size."""
+    """Stride-1 convolution with bias that keeps the spatial size.
+
+    Attributes:
+        features: output channels.
+        kernel: side of the kernel in pixels, odd.
+        kernel_init: initialiser of the kernel, float32 `[k, k, C, features]`.
+        dtype: type of the computation.
+        implementation: see `conv2d`.
+    """
 
     features: int
     kernel: int
     kernel_init: nn.initializers.Initializer
-    dtype: jnp.dtype
+    dtype: DTypeLike
     implementation: str
-    frozen: bool = False
 
     @nn.compact
-    def __call__(self, x):  # [B, H, W, C] -> [B, H, W, features]
+    def __call__(self, x: jax.Array) -> jax.Array:  # [B, H, W, C] -> [B, H, W, K]
         shape = (self.kernel, self.kernel, x.shape[-1], self.features)
-        name = "frozen_kernel" if self.frozen else "kernel"
-        w = self.param(name, self.kernel_init, shape, jnp.float32)
-        w = lax.stop_gradient(w) if self.frozen else w
+        w = self.param("kernel", self.kernel_init, shape, jnp.float32)
         b = self.param("bias", nn.initializers.zeros, shape[-1:], jnp.float32)
         x, w, b = (a.astype(self.dtype) for a in (x, w, b))
-        return conv.conv2d(x, w, b, implementation=self.implementation)
+        return conv2d(x, w, b, implementation=self.implementation)
 
 
 class Activations(nn.Module):
     """Sows what passes, by name; a scope of its own, as layers bear the same names."""
 
     @nn.compact
-    def __call__(self, name, x):
+    def __call__(self, name: str, x: jax.Array) -> jax.Array:
         self.sow("intermediates", name, x)
         return x
+
+
+def _is_float(dtype: DTypeLike) -> bool:
+    return jnp.issubdtype(jnp.dtype(dtype), jnp.floating)
 
 
 class VGG(nn.Module):
@@ -125,103 +69,169 @@ class VGG(nn.Module):
 
     Attributes:
         variant: configuration of the paper's Table 1, "A" ... "E" or "A-LRN", or a
-            table of one's own (`stages`).
+            table of one's own (`architecture.stages`).
         num_classes: width of `fc8`.
         width: multiplies the channels of every convolution.
         batch_norm: batch normalisation between convolution and ReLU (not the paper's).
         norm_scale: whether batch norm learns a scale; if not, it is 1.
-        whiten: the kernel of `conv1_1` is not trained (`whiten.py` sets it), and no
-            batch norm follows it.
+        whiten: `conv1_1` is a whitening layer (`whitening.set_first` computes its
+            kernel, which training leaves alone), and no batch norm follows it.
         head: "paper" flattens and applies `hidden` dense layers before `fc8`;
             "compact" averages over space and goes straight to `fc8`.
         hidden: widths of the dense layers of the "paper" head.
-        dropout: rate after each hidden dense layer; the paper's is 0.5.
+        dropout: rate after each hidden dense layer, in [0, 1); the paper's is 0.5.
         pool: "max" (the paper's) or "average".
         pool_early: the last convolution of a stage is pooled before batch norm and
             ReLU, which then see a quarter of the pixels, not after them.
         kernel_init: one of `INITIALIZERS`.
         logit_scale: multiplies the logits.
         dtype: type of the computation; parameters and logits are float32.
-        conv: "auto" or "lax", see `conv.conv2d`.
+        conv: "auto" is the fastest algorithm on each platform, "lax" XLA's own
+            convolution everywhere; see `conv.conv2d`.
 
     Raises:
-        ConfigError: unknown name, or an image that vanishes before the last pool.
+        ConfigError: (a `ValueError`) an attribute is unknown or out of its range, or
+            an image vanishes before the last pool.
+
+    >>> import jax
+    >>> model = VGG("A", num_classes=10, width=0.125, head="compact")
+    >>> images = jax.numpy.zeros((2, 32, 32, 3))
+    >>> variables = model.init(jax.random.key(0), images)
+    >>> model.apply(variables, images).shape
+    (2, 10)
+    >>> variables["params"]["conv5_2"]["kernel"].shape
+    (3, 3, 64, 64)
     """
 
-    variant: str = "D"
-    num_classes: int = 1000
-    width: float = 1.0
+    variant: str = field("D", Rule(lambda x: isinstance(x, str), "a name or a table"))
+    num_classes: int = field(1000, in_range(1))
+    width: float = field(1.0, positive())
     batch_norm: bool = False
     norm_scale: bool = True
     whiten: bool = False
-    head: str = "paper"
-    hidden: Sequence[int] = (4096, 4096)
-    dropout: float = 0.5
-    pool: str = "max"
+    head: str = field("paper", one_of(HEADS))
+    hidden: Sequence[int] = field((4096, 4096), widths())
+    dropout: float = field(0.5, share())
+    pool: str = field("max", one_of(POOLS))
     pool_early: bool = False
-    kernel_init: str = "he"
-    logit_scale: float = 1.0
-    dtype: jnp.dtype = jnp.float32
-    conv: str = "auto"
+    kernel_init: str = field("he", one_of(INITIALIZERS))
+    logit_scale: float = field(1.0, positive())
+    dtype: DTypeLike = field(jnp.float32, Rule(_is_float, "a floating-point type"))
+    conv: str = field("auto", one_of(IMPLEMENTATIONS))
+
+    def __post_init__(self) -> None:
+        check(self)
+        architecture.stages(self.variant)
+        super().__post_init__()
+
+    def layers(self, size: tuple[int, int], inputs: int = 3) -> tuple[LayerSpec, ...]:
+        """Returns the layers of this network on images of a size.
+
+        Args:
+            size: height and width in pixels.
+            inputs: channels of the images.
+
+        Raises:
+            ConfigError: the images are too small.
+
+        >>> [spec.size for spec in VGG().layers((224, 224)) if spec.kind == "pool"]
+        [(112, 112), (56, 56), (28, 28), (14, 14), (7, 7)]
+        """
+        return architecture.layers(
+            self.variant,
+            size=size,
+            inputs=inputs,
+            width=self.width,
+            batch_norm=self.batch_norm,
+            whiten=self.whiten,
+            head=self.head,
+            hidden=self.hidden,
+            dropout=self.dropout,
+            pool_early=self.pool_early,
+            num_classes=self.num_classes,
+        )
 
     @nn.compact
-    def __call__(self, x, *, train: bool = False):
-        conv_init, dense_init = choose(
-            INITIALIZERS, self.kernel_init, "model.kernel_init"
-        )
-        keep = Activations(name="activations")
-        x = self._convolutions(x.astype(self.dtype), conv_init, keep, train)
-        if choose(HEADS, self.head, "model.head") == "compact":
-            hidden = ()
-            x = x.mean((1, 2), dtype=jnp.float32).astype(self.dtype)  # [B, C]
-        else:
-            hidden = self.hidden
-            x = x.reshape(x.shape[0], -1)  # [B, H * W * C]
-        dense = partial(nn.Dense, kernel_init=dense_init, dtype=self.dtype)
-        for i, features in enumerate(hidden, 8 - len(hidden)):
-            x = keep(f"fc{i}", dense(features, name=f"fc{i}")(x))
-            x = keep(f"relu{i}", nn.relu(x))
-            x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        x = dense(self.num_classes, name="fc8")(x)
-        return keep("fc8", self.logit_scale * x.astype(jnp.float32))
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        sow = Activations(name="activations")
+        x = x.astype(self.dtype)
+        _, height, width, channels = x.shape
+        *specs, last = self.layers((height, width), channels)
+        for spec in specs:
+            x = _APPLY[spec.kind](self, spec, x, train)
+            if spec.kind in _SOWN:
+                sow(spec.name, x)
+        logits = _dense(self, last, x, train).astype(jnp.float32)
+        return sow(last.name, self.logit_scale * logits)
 
-    def _convolutions(self, x, kernel_init, keep, train):
-        """The five stages: `[B, H, W, C]` -> `[B, H // 32, W // 32, 512 * width]`."""
-        self._check_size(x.shape)
-        for s, stage in enumerate(stages(self.variant), 1):
-            early = self.pool_early and stage[-1] != "LRN"
-            for i, layer in enumerate(stage, 1):
-                if layer == "LRN":
-                    x = local_response_norm(x)
-                    continue
-                kernel, channels = layer.removeprefix("conv").split("-")
-                whitening = self.whiten and (s, i) == (1, 1)
-                x = Conv(
-                    features=max(1, round(int(channels) * self.width)),
-                    kernel=int(kernel),
-                    kernel_init=kernel_init,
-                    dtype=self.dtype,
-                    implementation=self.conv,
-                    frozen=whitening,
-                    name=f"conv{s}_{i}",
-                )(x)
-                x = keep(f"conv{s}_{i}", x)
-                if early and i == len(stage):
-                    x = keep(f"pool{s}", choose(POOLS, self.pool, "model.pool")(x))
-                if self.batch_norm and not whitening:
-                    x = norm.BatchNorm(self.norm_scale, name=f"bn{s}_{i}")(
-                        x, train=train
-                    )
-                x = keep(f"relu{s}_{i}", nn.relu(x))
-            if not early:
-                x = keep(f"pool{s}", choose(POOLS, self.pool, "model.pool")(x))
-        return x
 
-    def _check_size(self, shape):
-        least = least_size(self.variant)
-        if min(shape[1:3]) < least:
-            raise ConfigError(
-                f"images of {shape[1]}x{shape[2]} are too small: configuration "
-                f"{self.variant} halves them {least.bit_length() - 1} times and needs "
-                f"at least {least}x{least} (set augment.resize={least} or more)"
-            )
+# One function per kind of layer, all called alike: [B, H, W, C], or [B, C] in the head,
+# to the same.
+
+
+def _conv(model: VGG, spec: LayerSpec, x: jax.Array, train: bool) -> jax.Array:
+    del train
+    return Conv(
+        features=spec.channels,
+        kernel=spec.kernel,
+        kernel_init=INITIALIZERS[model.kernel_init][0],
+        dtype=model.dtype,
+        implementation=model.conv,
+        name=spec.name,
+    )(x)
+
+
+def _batch_norm(model: VGG, spec: LayerSpec, x: jax.Array, train: bool) -> jax.Array:
+    return BatchNorm(model.norm_scale, name=spec.name)(x, train=train)
+
+
+def _lrn(model: VGG, spec: LayerSpec, x: jax.Array, train: bool) -> jax.Array:
+    del model, spec, train
+    return local_response_norm(x)
+
+
+def _relu(model: VGG, spec: LayerSpec, x: jax.Array, train: bool) -> jax.Array:
+    del model, spec, train
+    return nn.relu(x)
+
+
+def _pool(model: VGG, spec: LayerSpec, x: jax.Array, train: bool) -> jax.Array:
+    del spec, train
+    return POOLS[model.pool](x)
+
+
+def _flatten(model: VGG, spec: LayerSpec, x: jax.Array, train: bool) -> jax.Array:
+    del model, spec, train
+    return x.reshape(x.shape[0], -1)
+
+
+def _average(model: VGG, spec: LayerSpec, x: jax.Array, train: bool) -> jax.Array:
+    del spec, train
+    return x.mean((1, 2), dtype=jnp.float32).astype(model.dtype)
+
+
+def _dense(model: VGG, spec: LayerSpec, x: jax.Array, train: bool) -> jax.Array:
+    del train
+    init = INITIALIZERS[model.kernel_init][1]
+    return nn.Dense(spec.channels, kernel_init=init, dtype=model.dtype, name=spec.name)(
+        x
+    )
+
+
+def _dropout(model: VGG, spec: LayerSpec, x: jax.Array, train: bool) -> jax.Array:
+    # Named by Flax (`Dropout_0`): the name enters the random numbers.
+    del spec
+    return nn.Dropout(model.dropout, deterministic=not train)(x)
+
+
+_APPLY: dict[str, Callable[[VGG, LayerSpec, jax.Array, bool], jax.Array]] = {
+    "conv": _conv,
+    "batch_norm": _batch_norm,
+    "lrn": _lrn,
+    "relu": _relu,
+    "pool": _pool,
+    "flatten": _flatten,
+    "average": _average,
+    "dense": _dense,
+    "dropout": _dropout,
+}

@@ -1,29 +1,43 @@
-"""A first convolution that whitens the images' patches, not trained.
+"""A first convolution that whitens the patches of the images and is not trained.
 
 Jordan (2024), "94% on CIFAR-10 in 3.29 seconds", section 3.2, after tysam-code's
-hlb-CIFAR10: filters are the principal directions of the training patches, each divided
-by its standard deviation, and their negatives.
+hlb-CIFAR10: the filters are the principal directions of the training patches, each
+divided by its standard deviation, and their negatives.
 """
+
+import math
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
 
 from vgg_jax.errors import ConfigError
 
-IMAGES = 5000  # of the training split that the patches are taken from
+IMAGES = 5000  # of the training split, whose patches are used
 EPSILON = 5e-4  # added to the variances
 
 
-def filters(images: np.ndarray, kernel: int) -> np.ndarray:
-    """Whitening kernel, float32 `[k, k, C, 2 * k * k * C]`.
+def filters(images: np.ndarray | jax.Array, kernel: int) -> np.ndarray:
+    """Returns a whitening kernel, float32 `[k, k, C, 2 * k * k * C]`.
+
+    Convolved with it, the patches of these images have uncorrelated responses of unit
+    variance, up to `EPSILON`, which damps directions of little variance. The second
+    half of the filters are the negatives of the first half. Computed in float64 on the
+    host.
 
     Args:
         images: `[N, H, W, C]`, normalised as the network sees them.
-        kernel: side of the patches in pixels.
+        kernel: side k of the patches in pixels.
+
+    >>> images = np.random.default_rng(0).normal(size=(8, 6, 6, 1))
+    >>> kernel = filters(images, 2)
+    >>> kernel.shape, bool((kernel[..., 4:] == -kernel[..., :4]).all())
+    ((2, 2, 1, 8), True)
     """
     view = np.lib.stride_tricks.sliding_window_view
     patches = view(np.asarray(images, np.float32), (kernel, kernel), axis=(1, 2))
-    count, size = np.prod(patches.shape[:3]), np.prod(patches.shape[3:])
+    count, size = math.prod(patches.shape[:3]), math.prod(patches.shape[3:])
     patches = patches.reshape(count, size).astype(np.float64)  # in the order C, k, k
     variances, directions = np.linalg.eigh(patches.T @ patches / count)
     scaled = directions / np.sqrt(variances + EPSILON)  # [C k k, size], by column
@@ -33,19 +47,25 @@ def filters(images: np.ndarray, kernel: int) -> np.ndarray:
     return np.concatenate([scaled, -scaled], -1).astype(np.float32)
 
 
-def set_first(params, images: np.ndarray):
-    """`params` with the frozen kernel of `conv1_1` made of these images.
+def set_first(
+    params: Mapping[str, Any], images: np.ndarray | jax.Array
+) -> dict[str, Any]:
+    """Returns parameters whose `conv1_1` whitens the patches of these images.
+
+    Args:
+        params: of a `VGG`; not changed.
+        images: `[N, H, W, C]`, normalised as the network sees them.
 
     Raises:
-        ConfigError: the layer has another number of channels than filters.
+        ConfigError: `conv1_1` has another number of channels than there are filters.
     """
-    old = params["conv1_1"]["frozen_kernel"]
+    old = params["conv1_1"]["kernel"]
     new = filters(images, old.shape[0])
     if new.shape != old.shape:
         raise ConfigError(
-            f"model.whiten needs {new.shape[-1]} channels in the first layer, two for "
-            f"each value of a patch, not {old.shape[-1]}: write model.variant="
+            f"whiten=True needs {new.shape[-1]} channels in the first layer, two for "
+            f"each value of a patch, not {old.shape[-1]}: write variant="
             f"'conv{old.shape[0]}-{new.shape[-1]} ...'"
         )
-    conv1_1 = {**params["conv1_1"], "frozen_kernel": jax.numpy.asarray(new)}
+    conv1_1 = {**params["conv1_1"], "kernel": jax.numpy.asarray(new)}
     return {**params, "conv1_1": conv1_1}
