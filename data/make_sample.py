@@ -1,10 +1,10 @@
-"""Builds the embedded sample `data/cifar10_sample/1.0.0`: 1/12 of CIFAR-10, real.
+"""Builds the embedded sample `data/cifar10_sample/1.0.0`, a twelfth of CIFAR-10.
 
     python -m data.make_sample
 
-from the root of the repository. It takes CIFAR-10 from TFDS_DATA_DIR (prepared first
-where missing), replaces the sample, and always gives the same bytes: 5,000 images in
-11.4 MB, in 30 s.
+Run it from the root of the repository. It takes CIFAR-10 from TFDS_DATA_DIR, where it
+prepares the data set if it is missing, and replaces the sample. The result is always
+the same bytes: 5,000 images in 11.4 MB. It takes 30 s.
 """
 
 import os
@@ -27,7 +27,7 @@ PER_CLASS = {"train": 400, "test": 100}
 
 
 class SmallWriter(ExampleWriter):
-    """Compresses each record as hard as array_record can."""
+    """A writer that compresses each record as hard as array_record can."""
 
     def write(self, path: os.PathLike, examples: Iterable[tuple[object, bytes]]):
         # Larger groups save 10% more, but Grain logs an error for each such file.
@@ -40,9 +40,9 @@ class SmallWriter(ExampleWriter):
 
 
 class Cifar10Sample(cifar10.Cifar10, skip_registration=True):
-    """Keeps the first `PER_CLASS` images of each class, under their original ids."""
+    """CIFAR-10's first `PER_CLASS` images of each class, under their original ids."""
 
-    __module__ = "data.make_sample"  # TFDS records it: not `__main__`
+    __module__ = "data.make_sample"  # TFDS records it, and `__main__` says nothing
     VERSION = tfds.core.Version("1.0.0")
     DESCRIPTION = (
         "The first 400 training and the first 100 test images of each class of "
@@ -53,18 +53,18 @@ class Cifar10Sample(cifar10.Cifar10, skip_registration=True):
 
     def select(self, split: str, labels: np.ndarray) -> np.ndarray:
         """Returns the increasing indices of the images that `split` keeps."""
-        kept = [
+        first = [
             np.flatnonzero(labels == label)[: PER_CLASS[split]]
             for label in range(len(cifar10.CLASSES))
         ]
-        return np.sort(np.concatenate(kept))
+        return np.sort(np.concatenate(first))
 
     def _example_writer(self) -> ExampleWriter:
         return SmallWriter(self.info.file_format)
 
 
 def read(path: Path) -> Splits:
-    """Reads a prepared data set in the order of its ids."""
+    """Returns the splits of a prepared data set, in the order of their ids."""
     builder = tfds.builder_from_directory(path)
     splits = {}
     for split in PER_CLASS:
@@ -79,7 +79,7 @@ def read(path: Path) -> Splits:
 
 
 def main() -> None:
-    """Builds the sample and checks the sums of what is read back from it."""
+    """Builds the sample and checks the sums of what it reads back."""
     data_dir = os.environ.get("TFDS_DATA_DIR", tfds.core.constants.DATA_DIR)
     splits = read(cifar10.prepare(data_dir))
     for split, (images, labels) in splits.items():

@@ -23,7 +23,7 @@ from vgg_jax.data import cifar10
 from vgg_jax.data import cifar10_sources as cifar10_source
 from vgg_jax.errors import RunError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "data/cifar10_sample/1.0.0"
 BATCHES = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
 PER_BATCH = 4
@@ -270,7 +270,7 @@ def test_tfrecord_set_is_not_taken(tmp_path):
 _HANGING_PREPARATION = """
 import sys, time
 import numpy as np
-from vgg_jax import cifar10, cifar10_source
+from vgg_jax.data import cifar10, cifar10_sources
 
 def generate(self, split):
     for item in generate_all(self, split):
@@ -282,7 +282,7 @@ def generate(self, split):
 generate_all = cifar10.Cifar10._generate_examples
 cifar10.Cifar10._generate_examples = generate
 train = np.zeros((9, 32, 32, 3), np.uint8), np.zeros(9, np.uint8)
-cifar10_source.fetch = lambda *a, **k: {"train": train, "test": train}
+cifar10_sources.fetch = lambda *a, **k: {"train": train, "test": train}
 cifar10.prepare(sys.argv[1], report=lambda line: None)
 """
 
@@ -315,6 +315,7 @@ def test_killed_preparation_leaves_no_data_set(archive, splits, tmp_path):
     finally:
         child.send_signal(signal.SIGKILL)
         child.wait()
+        child.stdout.close()
     second.join(timeout=20)
     assert _datasets(data_dir) == [data_dir / "cifar10"]
     assert os.listdir(data_dir / "cifar10") == ["3.0.2"]

@@ -8,11 +8,10 @@ import PIL.Image
 import pytest
 import tensorflow_datasets as tfds
 
-from vgg_jax.data import datasets as data
-from vgg_jax.data import tfds_reader as decode
+from vgg_jax.data import datasets, splits, tfds_reader
 from vgg_jax.errors import ConfigError, RunError
 
-SAMPLE = data.SAMPLE_DIR / "cifar10_sample"
+SAMPLE = datasets.SAMPLE_DIR / "cifar10_sample"
 same = np.testing.assert_array_equal
 
 
@@ -28,25 +27,25 @@ def direct():
 def copy(tmp_path, monkeypatch):
     """A copy of the sample that stands in for it."""
     shutil.copytree(SAMPLE, tmp_path / "cifar10_sample")
-    monkeypatch.setattr(data, "SAMPLE_DIR", tmp_path)
+    monkeypatch.setattr(datasets, "SAMPLE_DIR", tmp_path)
     return tmp_path / "cifar10_sample" / "1.0.0"
 
 
-def test_the_blog_split_is_random_state_42(direct):
-    """facts.md section 1: validation is p[:20%], train p[20%:], by sorted ids."""
+def test_sklearn_80_20_is_random_state_42(direct):
+    """docs/facts.md section 1: validation is p[:20%], train p[20%:], by sorted ids."""
     images, ids = direct
     canonical, p = images[np.argsort(ids)], np.random.RandomState(42).permutation(4000)
-    loaded = data.load("cifar10_sample")
+    loaded = datasets.load("cifar10_sample")
     same(loaded.validation.images, canonical[p[:800]])
     same(loaded.train.images, canonical[p[800:]])
     assert len(loaded.test) == 1000
 
 
-def test_blog_split_at_50000_follows_the_ids_not_the_files():
+def test_the_split_at_50000_follows_the_ids_not_the_files():
     number = np.random.default_rng(7).permutation(50_000)  # of each place in the file
     ids = np.char.add(b"train_", np.char.zfill(number.astype("S5"), 5))
     spans = {"train": np.arange(50_000)}
-    train, held_out = data._blog_split(spans, {"train": ids}.get)
+    train, held_out = splits.sklearn_80_20(spans, {"train": ids}.get)
     p = np.random.RandomState(42).permutation(50_000)
     same(number[held_out["train"]], p[:10_000])
     same(number[train["train"]], p[10_000:])
@@ -54,10 +53,10 @@ def test_blog_split_at_50000_follows_the_ids_not_the_files():
 
 def test_tfds_slices(direct):
     sliced = {"train": "train[:90%]", "validation": "train[90%:]"}
-    loaded = data.load("cifar10_sample", **sliced)
+    loaded = datasets.load("cifar10_sample", **sliced)
     same(loaded.train.images, direct[0][:3600])
     same(loaded.validation.images, direct[0][3600:])
-    whole = data.load("cifar10_sample", validation="none")
+    whole = datasets.load("cifar10_sample", validation="none")
     assert whole.validation is None
     same(whole.train.images, direct[0])
 
@@ -73,7 +72,7 @@ _REFUSED = [
 @pytest.mark.parametrize("fields, message", _REFUSED)
 def test_a_mistake_is_refused(fields, message):
     with pytest.raises(ConfigError, match=message):
-        data.load(**{"name": "cifar10_sample", "data_dir": SAMPLE.parent} | fields)
+        datasets.load(**{"name": "cifar10_sample", "data_dir": SAMPLE.parent} | fields)
 
 
 class _Grey(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -110,8 +109,8 @@ def test_another_set_by_name(kind, size, tmp_path):
     where = {"data_dir": str(tmp_path), "validation": "none"}
     if size:
         with pytest.raises(ConfigError, match=r"varying size.*augment\.resize"):
-            data.load(builder.name, **where)
-    loaded = data.load(builder.name, size=size, **where)
+            datasets.load(builder.name, **where)
+    loaded = datasets.load(builder.name, size=size, **where)
     shape = (5, 32, 32, 3) if size else (5, 28, 28, 1)
     assert loaded.classes == ("x", "y", "z")
     for images, labels in (loaded.train, loaded.test):
@@ -122,7 +121,7 @@ def test_another_set_by_name(kind, size, tmp_path):
 def test_a_missing_file_is_named(copy):
     next(copy.rglob("*train.array_record*")).unlink()
     with pytest.raises(RunError, match=f"{copy}.*missing"):
-        data.load("cifar10_sample")
+        datasets.load("cifar10_sample")
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate"])
@@ -132,44 +131,44 @@ def test_a_damaged_file_is_named(damage, copy):
     content[len(content) // 2] ^= 0xFF
     file.write_bytes(content if damage == "flip" else content[: len(content) // 2])
     with pytest.raises(RunError, match=f"{copy}.*corrupt or truncated"):
-        data.load("cifar10_sample")
+        datasets.load("cifar10_sample")
 
 
 def test_a_changed_pixel_is_caught_by_its_sum(monkeypatch):
-    images, labels, ids = decode.read(data.find("cifar10_sample"), "train")
+    images, labels, ids = tfds_reader.read(datasets.find("cifar10_sample"), "train")
     images[500, 16, 16, 1] ^= 1
-    changed = decode.Records(images, labels, ids)
-    monkeypatch.setattr(decode, "read", lambda *args, **kwargs: changed)
+    changed = tfds_reader.Records(images, labels, ids)
+    monkeypatch.setattr(tfds_reader, "read", lambda *args, **kwargs: changed)
     with pytest.raises(RunError, match="SHA-256 of the cifar10_sample train pixels"):
-        data.load("cifar10_sample")
+        datasets.load("cifar10_sample")
 
 
 def test_tfrecord_form_is_refused(copy):
     info = copy / "dataset_info.json"
     info.write_text(info.read_text().replace("array_record", "tfrecord"))
     with pytest.raises(ConfigError, match="tfrecord files.*file_format=array_record"):
-        data.load("cifar10_sample")
+        datasets.load("cifar10_sample")
 
 
 @pytest.mark.parametrize("damage", ["empty", "garbage", "half", "flip"])
 def test_decoded_cache(damage, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    builder = data.find("cifar10_sample")
-    first = decode.read(builder, "test")
+    builder = datasets.find("cifar10_sample")
+    first = tfds_reader.read(builder, "test")
     (file,) = tmp_path.rglob("*.npz")
     whole = file.read_bytes()
     half, rest = whole[:1_500_000], whole[1_500_001:]
     flip = half + bytes([whole[1_500_000] ^ 1]) + rest
     damaged = {"empty": b"", "garbage": b"no array", "half": half, "flip": flip}
     file.write_bytes(damaged[damage])
-    again = decode.read(builder, "test")  # and rebuilds the file
-    monkeypatch.setattr(decode, "_decode", lambda *args: pytest.fail("decoded"))
-    for want, *got in zip(first, again, decode.read(builder, "test"), strict=True):
+    again = tfds_reader.read(builder, "test")  # and rebuilds the file
+    monkeypatch.setattr(tfds_reader, "_decode", lambda *args: pytest.fail("decoded"))
+    for want, *got in zip(first, again, tfds_reader.read(builder, "test"), strict=True):
         same(got, [want, want])
 
 
 def test_an_unwritable_cache_is_no_error(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("not a directory")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    records = decode.read(data.find("cifar10_sample"), "test")
+    records = tfds_reader.read(datasets.find("cifar10_sample"), "test")
     assert np.bincount(records.labels).tolist() == [100] * 10

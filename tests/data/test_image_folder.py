@@ -4,8 +4,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from vgg_jax.data import datasets as data
-from vgg_jax.data import image_folder as folder
+from vgg_jax.cli import command
+from vgg_jax.data import datasets, image_folder
 from vgg_jax.errors import ConfigError, RunError
 
 
@@ -16,7 +16,7 @@ def picture(path, size=(40, 30), value=0, **options):
 
 
 def load(name, root, **options):
-    return data.load(name, data_dir=str(root), validation="none", **options)
+    return datasets.load(name, data_dir=str(root), validation="none", **options)
 
 
 def test_pixels_and_labels_survive(tmp_path):
@@ -24,9 +24,8 @@ def test_pixels_and_labels_survive(tmp_path):
         for label, value in (("cat", 10), ("dog", 200)):
             for i in range(count):
                 picture(tmp_path / f"in/{split}/{label}/{i}.png", value=value + i)
-    folder.main(
-        [f"--images={tmp_path / 'in'}", "--name=pets", f"--data_dir={tmp_path}"]
-    )
+    options = [f"--images={tmp_path / 'in'}", "--name=pets", f"--data_dir={tmp_path}"]
+    command.main(["folder", *options])
     found = load("pets", tmp_path)
     assert found.classes == ("cat", "dog")
     assert found.train.images.shape == (6, 30, 40, 3) and len(found.test) == 2
@@ -47,8 +46,8 @@ def test_various_sizes_modes_and_orientations(tmp_path):
     PIL.Image.new("RGBA", (20, 20)).save(tmp_path / "in/b/alpha.png")
     PIL.Image.new("L", (20, 20)).save(tmp_path / "in/b/grey.png")
     (tmp_path / "in/b/.DS_Store").write_text("hidden")
-    folder.prepare(tmp_path / "in", "mixed", tmp_path)
-    with PIL.Image.open(folder._encoded(tmp_path / "in/a/turned.jpg")) as upright:
+    image_folder.prepare(tmp_path / "in", "mixed", tmp_path)
+    with PIL.Image.open(image_folder._encoded(tmp_path / "in/a/turned.jpg")) as upright:
         assert upright.size == (30, 60)
     with pytest.raises(ConfigError, match="augment.resize"):
         load("mixed", tmp_path, train="train[:3]", test="train[3:]")
@@ -69,7 +68,7 @@ def test_a_wrong_layout_is_told(tmp_path, files, told):
     for file in files:
         picture(tmp_path / "in" / file)
     with pytest.raises(ConfigError, match=told):
-        folder.prepare(tmp_path / "in", "pets", tmp_path)
+        image_folder.prepare(tmp_path / "in", "pets", tmp_path)
 
 
 def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
@@ -80,9 +79,9 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
         (made.data_dir_root / "part").write_text("half")
         raise OSError("no space left")
 
-    monkeypatch.setattr(folder, "write", full)
+    monkeypatch.setattr(image_folder, "write", full)
     with pytest.raises(RunError, match="no space left"):
-        folder.prepare(tmp_path / "in", "pets", tmp_path / "out")
+        image_folder.prepare(tmp_path / "in", "pets", tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
 
 
@@ -92,15 +91,15 @@ def test_a_damaged_picture_is_named(tmp_path):
     whole = (tmp_path / "in/dog/1.png").read_bytes()
     (tmp_path / "in/dog/1.png").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(RunError, match="dog/1.png"):
-        folder.prepare(tmp_path / "in", "pets", tmp_path / "out")
+        image_folder.prepare(tmp_path / "in", "pets", tmp_path / "out")
 
 
 def test_a_data_set_is_not_overwritten(tmp_path):
     for label in "ab":
         picture(tmp_path / f"in/{label}/1.png")
-    folder.prepare(tmp_path / "in", "pets", tmp_path)
+    image_folder.prepare(tmp_path / "in", "pets", tmp_path)
     for taken in ("pets", "cifar10"):
         with pytest.raises(ConfigError, match="taken"):
-            folder.prepare(tmp_path / "in", taken, tmp_path)
+            image_folder.prepare(tmp_path / "in", taken, tmp_path)
     with pytest.raises(ConfigError, match="lower-case"):
-        folder.prepare(tmp_path / "in", "My pets", tmp_path)
+        image_folder.prepare(tmp_path / "in", "My pets", tmp_path)

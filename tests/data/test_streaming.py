@@ -3,13 +3,12 @@
 import numpy as np
 import pytest
 
-from vgg_jax.data import batches
-from vgg_jax.data import datasets as data
+from vgg_jax.data import batches, datasets
 
 
 @pytest.fixture(scope="module")
 def both():
-    load = data.load
+    load = datasets.load
     return load("cifar10_sample"), load("cifar10_sample", stream=True)
 
 
@@ -24,9 +23,9 @@ def test_evaluation_batches_are_the_same(both, role):
         strict=True,
     )
     for want, got in pairs:
-        for name in want:
-            np.testing.assert_array_equal(got[name], want[name])
-            assert got[name].dtype == want[name].dtype
+        for got_array, want_array in zip(got, want, strict=True):
+            np.testing.assert_array_equal(got_array, want_array)
+            assert got_array.dtype == want_array.dtype
 
 
 @pytest.mark.parametrize("start", [0, 7])
@@ -38,15 +37,15 @@ def test_training_batches_are_the_same(both, start):
     )
     assert len(in_memory) == 25 - start
     for want, got in zip(in_memory, streamed, strict=True):
-        for name in want:
-            np.testing.assert_array_equal(got[name], want[name])
+        for got_array, want_array in zip(got, want, strict=True):
+            np.testing.assert_array_equal(got_array, want_array)
 
 
 def test_examples_of_two_splits_keep_their_order():
     """`train+test` in one split: record numbers are those of each file."""
     parts = {"train": "train[:30]+test[:20]", "validation": "none", "test": "test[50:]"}
-    in_memory = data.load("cifar10_sample", **parts).train
-    streamed = data.load("cifar10_sample", **parts, stream=True).train
+    in_memory = datasets.load("cifar10_sample", **parts).train
+    streamed = datasets.load("cifar10_sample", **parts, stream=True).train
     index = np.random.default_rng(0).permutation(50)
     images, labels = streamed.take(index)
     np.testing.assert_array_equal(images, in_memory.images[index])

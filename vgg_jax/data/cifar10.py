@@ -12,20 +12,21 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from vgg_jax.data import cifar10_sources as cifar10_source
+from vgg_jax.data import cifar10_sources
 from vgg_jax.data.cifar10_sources import Report, Splits
 from vgg_jax.errors import RunError
 
 CLASSES = tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
-# Of the uint8 pixels (NHWC) and of the uint8 labels, both in canonical order.
-SHA256 = {
+# Sums of the uint8 pixels (NHWC) and of the uint8 labels, both in canonical order.
+SHA256: dict[str, dict[str, tuple[str, str]]] = {
     "cifar10": {
         "train": (
             "47af8b02cfcfb6cdf3dbbd1969ad7f1b70f4413f6f80f437b020ee4e5bc8304a",
@@ -48,7 +49,7 @@ SHA256 = {
     },
 }
 _SCRATCH = ".cifar10.incomplete-"
-_NEEDED_BYTES = 450e6  # a download (170 MB) or npm's two copies, then the files
+_NEEDED_BYTES = 450e6  # a download (170 MB) or npm's two copies, then the data set
 _CITATION = """\
 @TECHREPORT{Krizhevsky09learningmultiple,
     author = {Alex Krizhevsky},
@@ -61,7 +62,11 @@ _CITATION = """\
 class Cifar10(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Writes arrays as `cifar10/3.0.2`, in array_record form.
 
-    Unregistered, so that `tfds.builder("cifar10")` stays the stock class.
+    It is not registered, so that `tfds.builder("cifar10")` stays the stock class.
+
+    Args:
+        splits: the whole of CIFAR-10, in canonical order.
+        **kwargs: arguments of `tfds.core.GeneratorBasedBuilder`.
     """
 
     VERSION = tfds.core.Version("3.0.2")
@@ -72,13 +77,19 @@ class Cifar10(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     )
     PNG = {"compress_level": 6}  # Pillow's options
 
-    def __init__(self, splits: Splits, **kwargs):
-        """Takes the whole of CIFAR-10, in canonical order, and TFDS' arguments."""
+    def __init__(self, splits: Splits, **kwargs: Any):
         self._splits = splits
         super().__init__(file_format="array_record", **kwargs)
 
     def select(self, split: str, labels: np.ndarray) -> np.ndarray:
-        """Returns the increasing indices of the images that `split` keeps."""
+        """Returns the indices of the images to write, int `[M]`, increasing.
+
+        All of them here; a subclass may keep fewer.
+
+        Args:
+            split: "train" or "test".
+            labels: uint8 `[N]`, of the whole split.
+        """
         del split
         return np.arange(len(labels))
 
@@ -97,21 +108,21 @@ class Cifar10(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             citation=_CITATION,
         )
 
-    def _split_generators(self, dl_manager):
+    def _split_generators(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> Mapping[str, Iterator[tuple[int, dict[str, Any]]]]:
         del dl_manager
         return {split: self._generate_examples(split) for split in self._splits}
 
-    def _generate_examples(self, split: str):
+    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
         images, labels = self._splits[split]
         for index in self.select(split, labels).tolist():
             png = io.BytesIO()
             Image.fromarray(images[index]).save(png, "png", **self.PNG)
             png.seek(0)
+            name = f"{split}_{index:05d}"
             # TFDS shuffles by this key: the stock builder's, hence the same order.
-            yield (
-                index,
-                {"id": f"{split}_{index:05d}", "image": png, "label": labels[index]},
-            )
+            yield index, {"id": name, "image": png, "label": labels[index]}
 
 
 def verify(
@@ -125,23 +136,24 @@ def verify(
     """Checks a whole split against `SHA256`.
 
     Args:
-      split: "train" or "test".
-      images: uint8 RGB [N, 32, 32, 3].
-      labels: integers [N].
-      order: places in canonical order; None: they are in it.
-      name: "cifar10" or "cifar10_sample".
+        split: "train" or "test".
+        images: uint8 RGB `[N, 32, 32, 3]`.
+        labels: int `[N]`.
+        order: int `[N]`, indices that put the examples into canonical order; None if
+            they are in that order already.
+        name: "cifar10" or "cifar10_sample".
 
     Raises:
-      RunError: the pixels or the labels are not those of the data set.
+        RunError: the pixels or the labels are not those of the data set.
     """
-    expected = dict(zip(("pixels", "labels"), SHA256[name][split], strict=True))
-    for what, array in {"pixels": images, "labels": labels}.items():
+    columns = (("pixels", images), ("labels", labels))
+    for (what, array), expected in zip(columns, SHA256[name][split], strict=True):
         digest = hashlib.sha256()
         for place in range(len(array)) if order is None else order:
             digest.update(np.uint8(array[place]).tobytes())
-        if (got := digest.hexdigest()) != expected[what]:
+        if (got := digest.hexdigest()) != expected:
             raise RunError(
-                f"SHA-256 of the {name} {split} {what} is {got}, not {expected[what]}"
+                f"SHA-256 of the {name} {split} {what} is {got}, not {expected}"
             )
 
 
@@ -151,18 +163,22 @@ def prepare(
     archive_dir: str | Path | None = None,
     report: Report = print,
 ) -> Path:
-    """Makes sure that `data_dir` holds `cifar10/3.0.2`, whole, and returns its path.
+    """Makes sure that `data_dir` holds the whole of `cifar10/3.0.2`.
 
-    A data set appears by one rename, after its sums were checked. Concurrent calls
+    The data set appears by one rename, after its sums were checked. Concurrent calls
     wait for each other; the leftovers of a killed one are removed by the next.
 
     Args:
-      data_dir: TFDS data directory, on a local file system; created if needed.
-      archive_dir: directory with an official archive of CIFAR-10, tried first.
-      report: receives a few plain lines of progress; bars go to a terminal.
+        data_dir: TFDS data directory, on a local file system; created if needed.
+        archive_dir: directory with an official archive of CIFAR-10, tried first.
+        report: receives a few plain lines of progress; bars go to a terminal.
+
+    Returns:
+        The path of the data set, `<data_dir>/cifar10/3.0.2`.
 
     Raises:
-      RunError: no source of CIFAR-10 works, or `data_dir` cannot be written.
+        RunError: no source of CIFAR-10 works, `data_dir` cannot be written, or it holds
+            the data set in a form that takes TensorFlow to read.
     """
     if "://" in str(data_dir):
         raise RunError(f"data_dir={data_dir}: prepare CIFAR-10 in a local directory")
@@ -174,7 +190,7 @@ def prepare(
         root.mkdir(parents=True, exist_ok=True)
         with _locked(root / ".cifar10.lock", report), _scratch(root) as scratch:
             if not _is_prepared(target):
-                splits = cifar10_source.fetch(
+                splits = cifar10_sources.fetch(
                     scratch, archive_dir=archive_dir, check=verify, report=report
                 )
                 report(f"CIFAR-10: sums verified; writing {target}")
@@ -188,14 +204,22 @@ def prepare(
     return target
 
 
-def write(made: tfds.core.DatasetBuilder, target: Path) -> None:
-    """Writes a data set where `made` has it and moves it to `target` when whole."""
+def write(builder: tfds.core.DatasetBuilder, target: Path) -> None:
+    """Writes a data set and moves it to `target` when it is whole.
+
+    Args:
+        builder: writes to its own data directory, on the file system of `target`.
+        target: must not exist.
+
+    Raises:
+        OSError, RuntimeError: the disk is full or cannot be written.
+    """
     tfds.display_progress_bar(sys.stderr.isatty())
     # TFDS announces the scratch path on standard output; the caller reports instead.
     with contextlib.redirect_stdout(io.StringIO()):
-        made.download_and_prepare()
+        builder.download_and_prepare()
     target.parent.mkdir(parents=True, exist_ok=True)
-    made.data_path.rename(target)
+    builder.data_path.rename(target)
 
 
 def _is_prepared(target: Path) -> bool:
@@ -225,7 +249,7 @@ def _locked(path: Path, report: Report) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _scratch(root: Path) -> Iterator[Path]:
-    """Yields a temporary directory, once those of killed processes are gone."""
+    """Yields a temporary directory, after removing those of killed processes."""
     for leftover in root.glob(f"{_SCRATCH}*"):
         shutil.rmtree(leftover, ignore_errors=True)
     if (free := shutil.disk_usage(root).free) < _NEEDED_BYTES:

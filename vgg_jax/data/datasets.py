@@ -1,5 +1,6 @@
 """Data sets by name: where they are, how they are split, that they are whole."""
 
+import dataclasses
 import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -9,22 +10,26 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core import constants
 
-from vgg_jax.data import cifar10
-from vgg_jax.data import tfds_reader as decode
+from vgg_jax.data import cifar10, splits, tfds_reader
+from vgg_jax.data.splits import SKLEARN_80_20, Spans
 from vgg_jax.data.streaming import Streamed
 from vgg_jax.errors import ConfigError, RunError
 
 SAMPLE_DIR = Path(__file__).resolve().parents[2] / "data"
-BLOG_SEED, BLOG_SHARE = 42, 0.2  # train_test_split(test_size=0.2, random_state=42)
 
 
 class Split(NamedTuple):
-    """Images and labels in memory.
+    """A split in memory.
 
     Attributes:
         images: uint8 `[N, H, W, C]`.
         labels: int32 `[N]`.
+
+    >>> split = Split(np.zeros((3, 8, 8, 1), np.uint8), np.arange(3, dtype=np.int32))
+    >>> len(split), split.image_shape, split.take(np.array([2, 0]))[1].tolist()
+    (3, (8, 8, 1), [2, 0])
     """
 
     images: np.ndarray
@@ -35,21 +40,30 @@ class Split(NamedTuple):
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        return self.images.shape[1:]
+        """`(H, W, C)` of every image."""
+        _, height, width, channels = self.images.shape
+        return height, width, channels
 
     def take(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Images and labels of these examples."""
+        """Returns images, uint8 `[B, H, W, C]`, and labels, int32 `[B]`, by number."""
         return self.images[index], self.labels[index]
 
     def batches(
         self, indices: Sequence[np.ndarray]
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """`take` of each."""
+        """Yields `take(index)` for each index."""
         return map(self.take, indices)
 
 
 class Dataset(NamedTuple):
-    """A data set, split. `validation` is None where none is held out."""
+    """A data set, split.
+
+    Attributes:
+        name: as given to `load`.
+        classes: names of the classes, in the order of their labels.
+        train, validation, test: the splits; `validation` is None where none is held
+            out.
+    """
 
     name: str
     classes: tuple[str, ...]
@@ -58,13 +72,26 @@ class Dataset(NamedTuple):
     test: Split | Streamed
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where a run's images come from; the fields are the arguments of `load`."""
+
+    name: str
+    data_dir: str = ""
+    archive_dir: str = ""
+    train: str = "train"
+    validation: str = SKLEARN_80_20
+    test: str = "test"
+    stream: bool = False
+
+
 def load(
     name: str,
     *,
     data_dir: str = "",
     archive_dir: str = "",
     train: str = "train",
-    validation: str = "blog",
+    validation: str = SKLEARN_80_20,
     test: str = "test",
     stream: bool = False,
     size: int = 0,
@@ -75,49 +102,71 @@ def load(
     Args:
         name: TFDS name (`cifar10`, `cifar100`, `imagenette/320px-v2`), or
             `cifar10_sample`, the real images that come with this repository.
-        data_dir: TFDS directory; empty: `TFDS_DATA_DIR`, else TFDS' own default.
-        archive_dir: directory that holds CIFAR-10's official archive, if prepared.
+        data_dir: TFDS directory; if empty, `TFDS_DATA_DIR`, else TFDS' own default.
+        archive_dir: directory with CIFAR-10's official archive, tried first where the
+            set has to be prepared; may be empty.
         train: TFDS split, sliced or not, counted in the order of the files.
-        validation: "blog" for scikit-learn's `train_test_split(test_size=0.2,
-            random_state=42)` of `train` in canonical order; "none"; or a TFDS split.
+        validation: "sklearn_80_20" for scikit-learn's `train_test_split(test_size=0.2,
+            random_state=42)` of `train` in canonical order;
+            "none"; or a TFDS split.
         test: TFDS split.
-        stream: decode images when they are needed instead of keeping all of them in
-            memory; sums are not checked then.
-        size: size for images that vary in size.
-        report: is told what takes long.
+        stream: whether to decode images when they are needed instead of keeping all of
+            them in memory; their SHA-256 is not checked then.
+        size: height and width in pixels to which images of varying size are scaled and
+            centre-cropped; 0 where all images share one size.
+        report: receives a line when something takes long.
 
     Raises:
-        ConfigError: no such data set or split; training and evaluation overlap.
-        RunError: the data set is corrupt or can be found nowhere.
+        ConfigError: there is no such data set or split, or two of the splits overlap.
+        RunError: the data set is corrupt, or none of its sources works.
+
+    >>> dataset = load("cifar10_sample", train="train[:90%]", stream=True)
+    >>> len(dataset.train), len(dataset.validation), dataset.train.image_shape
+    (2880, 720, (32, 32, 3))
     """
     builder = find(name, data_dir=data_dir, archive_dir=archive_dir, report=report)
     if stream:
-        fetch = functools.cache(partial(decode.Reader, builder, size=size))
-        ids, gather = (lambda split: fetch(split).ids()), _point_to
+        reader = functools.cache(partial(tfds_reader.Reader, builder, size=size))
+        ids = functools.cache(lambda split: reader(split).ids())
+        gather = partial(_point_to, fetch=reader)
     else:
-        fetch = functools.cache(partial(_whole, builder, size=size, report=report))
-        ids, gather = (lambda split: fetch(split).ids), _gather
-    spans = {"train": _spans(builder, train, "data.train")}
-    spans["test"] = _spans(builder, test, "data.test")
-    if validation == "blog":
-        spans["train"], spans["validation"] = _blog_split(
-            spans["train"], functools.cache(ids)
-        )
+        records = functools.cache(partial(_whole, builder, size=size, report=report))
+        ids = lambda split: records(split).ids
+        gather = partial(_gather, fetch=records)
+    spans = {"train": splits.spans_of(builder, train, "data.train")}
+    spans["test"] = splits.spans_of(builder, test, "data.test")
+    if validation == SKLEARN_80_20:
+        spans["train"], spans["validation"] = splits.sklearn_80_20(spans["train"], ids)
     elif validation != "none":
-        spans["validation"] = _spans(builder, validation, "data.validation")
-    _check_disjoint(spans)
-    splits = {role: gather(span, fetch) for role, span in spans.items()}
+        spans["validation"] = splits.spans_of(builder, validation, "data.validation")
+    splits.check_disjoint(spans)
+    gathered = {role: gather(span) for role, span in spans.items()}
     return Dataset(
         name=name,
-        classes=tuple(builder.info.features[decode.feature_keys(builder)[1]].names),
-        train=splits["train"],
-        validation=splits.get("validation"),
-        test=splits["test"],
+        classes=tfds_reader.class_names(builder),
+        train=gathered["train"],
+        validation=gathered.get("validation"),
+        test=gathered["test"],
     )
 
 
-def find(name, *, data_dir="", archive_dir="", report=print):
-    """The prepared TFDS builder called `name`; see `load`."""
+def directory(data_dir: str = "") -> Path:
+    """Returns the TFDS directory: `data_dir`, else `TFDS_DATA_DIR`, else TFDS' own."""
+    path = data_dir or os.environ.get("TFDS_DATA_DIR") or constants.DATA_DIR
+    return Path(path).expanduser()
+
+
+def find(
+    name: str,
+    *,
+    data_dir: str = "",
+    archive_dir: str = "",
+    report: Callable[[str], None] = print,
+) -> tfds.core.DatasetBuilder:
+    """Finds (or prepares, for cifar10) a data set; returns its builder.
+
+    Args and errors are those of `load`.
+    """
     if name == "cifar10_sample":
         if not _versions(SAMPLE_DIR / name):
             raise RunError(
@@ -125,31 +174,28 @@ def find(name, *, data_dir="", archive_dir="", report=print):
                 "repository, not with an installed package"
             )
         return _open(SAMPLE_DIR / name)
-    root = Path(
-        data_dir or os.environ.get("TFDS_DATA_DIR") or tfds.core.constants.DATA_DIR
-    )
-    root = root.expanduser()
+    root = directory(data_dir)
     if not _versions(root / name) and name == "cifar10":
         cifar10.prepare(root, archive_dir=archive_dir or None, report=report)
     if not _versions(root / name):
-        there = sorted(p.name for p in root.glob("*") if _versions(p))
+        there = ", ".join(sorted(p.name for p in root.glob("*") if _versions(p)))
         raise ConfigError(
-            f"data.name={name!r} is not in {root} (there: {', '.join(there) or 'none'})"
-            f"; prepare it (with TensorFlow) by `tfds build {name} "
-            f"--file_format=array_record --data_dir={root}`, or name another directory "
-            "with --config.data.data_dir"
+            f"data.name={name!r} is not in {root} (there: {there or 'none'}); prepare "
+            f"it (with TensorFlow) by `tfds build {name} --file_format=array_record "
+            f"--data_dir={root}`, or name another directory with --config.data.data_dir"
         )
     return _open(root / name)
 
 
-def _versions(path):
-    """Directories of prepared versions, oldest first."""
-    found = [p.parent for p in path.glob("*/dataset_info.json")]
-    number = lambda p: [int(n) for n in p.name.split(".") if n.isdigit()]  # noqa: E731
-    return sorted(found, key=number)
+def _versions(path: Path) -> list[Path]:
+    """Returns the directories of prepared versions, oldest first."""
+    prepared = [p.parent for p in path.glob("*/dataset_info.json")]
+    number = lambda p: [int(n) for n in p.name.split(".") if n.isdigit()]
+    return sorted(prepared, key=number)
 
 
-def _open(path):
+def _open(path: Path) -> tfds.core.DatasetBuilder:
+    """Returns the builder of the newest version below `path`."""
     try:
         builder = tfds.builder_from_directory(_versions(path)[-1])
     except Exception as error:
@@ -157,15 +203,21 @@ def _open(path):
     form = builder.info.file_format
     if form is not tfds.core.FileFormat.ARRAY_RECORD:
         raise ConfigError(
-            f"{builder.data_path} holds {form.value} files, which need TensorFlow; "
-            "prepare it with --file_format=array_record"
+            f"{builder.data_path} holds {form.value if form else 'unknown'} files, "
+            "which need TensorFlow; prepare it with --file_format=array_record"
         )
     return builder
 
 
-def _whole(builder, split, *, size, report):
-    """The records of a whole split, their sums checked where they are known."""
-    records = decode.read(builder, split, size=size, report=report)
+def _whole(
+    builder: tfds.core.DatasetBuilder,
+    split: str,
+    *,
+    size: int,
+    report: Callable[[str], None],
+) -> tfds_reader.Records:
+    """Reads a whole split and checks its SHA-256 where that is known."""
+    records = tfds_reader.read(builder, split, size=size, report=report)
     if builder.name in cifar10.SHA256:
         order = np.argsort(records.ids)
         images, labels = records.images, records.labels
@@ -179,71 +231,20 @@ def _whole(builder, split, *, size, report):
     return records
 
 
-def _spans(builder, spec, field) -> dict[str, np.ndarray]:
-    """Record numbers of a TFDS split, by the name of the whole split."""
-    try:
-        parts = tfds.core.ReadInstruction.from_spec(spec).to_absolute(
-            builder.info.splits
-        )
-    except Exception as error:
-        known = ", ".join(builder.info.splits)
-        raise ConfigError(
-            f"{field}={spec!r} is not a split of {builder.name} ({error}); it has: "
-            f"{known}; slices look like 'train[:90%]'"
-        ) from error
-    spans: dict[str, np.ndarray] = {}
-    for part in parts:
-        whole = np.arange(builder.info.splits[part.splitname].num_examples)
-        span = whole[part.from_ : part.to]
-        spans[part.splitname] = np.append(spans.get(part.splitname, span[:0]), span)
-    if not sum(map(len, spans.values())):
-        raise ConfigError(f"{field}={spec!r} of {builder.name} is empty")
-    return spans
-
-
-def _blog_split(spans, ids_of):
-    """scikit-learn's shuffle split of `spans`, in canonical order."""
-    places = [(split, i) for split, span in spans.items() for i in span]
-    ids = [ids_of(split)[i] if len(ids_of(split)) else b"" for split, i in places]
-    canonical = np.argsort(np.array(ids), kind="stable")
-    order = np.random.RandomState(BLOG_SEED).permutation(len(places))
-    held_out = int(np.ceil(BLOG_SHARE * len(places)))
-
-    def pick(chosen):
-        picked: dict[str, list[int]] = {}
-        for k in canonical[chosen]:
-            split, i = places[k]
-            picked.setdefault(split, []).append(i)
-        return {split: np.array(span) for split, span in picked.items()}
-
-    return pick(order[held_out:]), pick(order[:held_out])
-
-
-def _check_disjoint(spans):
-    roles = list(spans)
-    for a in roles:
-        for b in roles[roles.index(a) + 1 :]:
-            for split in spans[a].keys() & spans[b].keys():
-                common = np.intersect1d(spans[a][split], spans[b][split])
-                if len(common):
-                    raise ConfigError(
-                        f"data.{a} and data.{b} share {len(common):,} images of "
-                        f"{split!r}: a score on seen images says nothing"
-                    )
-
-
-def _gather(spans, fetch):
-    parts = [fetch(split) for split in spans]
-    joined = []
+def _gather(spans: Spans, fetch: Callable[[str], tfds_reader.Records]) -> Split:
+    """Copies the records of `spans` out of the whole splits."""
+    records = [fetch(split) for split in spans]
+    columns = []
     for key in Split._fields:
-        own = [getattr(part, key) for part in parts]
-        taken = [a[span] for a, span in zip(own, spans.values(), strict=True)]
-        # Copied only where there are several: images are most of a run's memory.
-        joined.append(taken[0] if len(taken) == 1 else np.concatenate(taken))
-    return Split(*joined)
+        wholes = [getattr(part, key) for part in records]
+        pieces = [a[span] for a, span in zip(wholes, spans.values(), strict=True)]
+        # Joined only where there are several: images are most of a run's memory.
+        columns.append(pieces[0] if len(pieces) == 1 else np.concatenate(pieces))
+    return Split(*columns)
 
 
-def _point_to(spans, fetch):
+def _point_to(spans: Spans, fetch: Callable[[str], tfds_reader.Reader]) -> Streamed:
+    """Points to the records of `spans` on disk, in the same order as `_gather`."""
     readers = tuple(fetch(split) for split in spans)
     part = np.repeat(np.arange(len(spans)), [len(span) for span in spans.values()])
     return Streamed(readers, part, np.concatenate(list(spans.values())))

@@ -1,50 +1,47 @@
-"""A data set of your own: folders of pictures -> a TFDS data set, without TensorFlow.
-
-    python -m vgg_jax.data.image_folder --images=photos --name=photos
-    python main.py --config=configs/vgg16_bn.py --config.data.name=photos \\
-        --config.augment.resize=64 --config.batch_size=128 --config.lr=0.12 \\
-        --config.data.train='train[:80%]' \\
-        --config.data.validation='train[80%:90%]' --config.data.test='train[90%:]'
+"""Turns folders of your own pictures into a TFDS data set, without TensorFlow.
 
 Pictures lie in `photos/<class>/`, or in `photos/<split>/<class>/` where one split is
-called train (say train and test). They may vary in size; `augment.resize` sets what the
-network sees. TFDS shuffles them, so that slices like `train[:80%]` hold every class.
+called train (say train and test). They may vary in size. TFDS shuffles them, so that
+slices like `train[:80%]` hold every class.
 """
 
-import argparse
 import io
-import os
 import re
-import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import PIL.Image
 import PIL.ImageOps
 import tensorflow_datasets as tfds
 
 from vgg_jax.data.cifar10 import SHA256, write
-from vgg_jax.errors import ConfigError, RunError, guarded
+from vgg_jax.errors import ConfigError, RunError
 
 _VERSION = "1.0.0"
-_KEPT = ("JPEG", "PNG")  # stored as they are; others become PNG
+_STORED_AS_IS = ("JPEG", "PNG")  # formats; others become PNG
 _ORIENTATION = 0x0112  # EXIF tag
 
 Splits = Mapping[str, Mapping[str, Sequence[Path]]]  # split -> class -> files
 
 
 class Pictures(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Writes the files as a data set with features id, image (RGB) and label."""
+    """Writes the files as a data set with features id, image (RGB) and label.
+
+    Args:
+        splits: the files, as `find` returns them.
+        size: `(height, width)` in pixels if all pictures share it, else None.
+        **kwargs: arguments of `tfds.core.GeneratorBasedBuilder`.
+    """
 
     VERSION = tfds.core.Version(_VERSION)
 
-    def __init__(self, splits: Splits, size: tuple[int, int] | None, **kwargs):
-        """Takes the files, `(height, width)` if all share it, and TFDS' arguments."""
+    def __init__(self, splits: Splits, size: tuple[int, int] | None, **kwargs: Any):
         self._splits, self._size = splits, size or (None, None)
         super().__init__(file_format="array_record", **kwargs)
 
-    def _info(self):
+    def _info(self) -> tfds.core.DatasetInfo:
         classes = list(self._splits["train"])
         features = {
             "id": tfds.features.Text(),
@@ -53,16 +50,18 @@ class Pictures(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         }
         return tfds.core.DatasetInfo(
             builder=self,
-            description="Folders of pictures, by vgg_jax.data.image_folder.",
+            description="Folders of pictures, by `vgg folder`.",
             features=tfds.features.FeaturesDict(features),
             supervised_keys=("image", "label"),
         )
 
-    def _split_generators(self, dl_manager):
+    def _split_generators(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> Mapping[str, Iterator[tuple[str, dict[str, Any]]]]:
         del dl_manager
         return {split: self._generate_examples(split) for split in self._splits}
 
-    def _generate_examples(self, split):
+    def _generate_examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
         for label, files in self._splits[split].items():
             for file in files:
                 name = f"{split}/{label}/{file.name}"
@@ -70,11 +69,16 @@ class Pictures(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 def find(images: Path) -> Splits:
-    """The files below a directory, by split and class, hidden ones left out.
+    """Returns the files below a directory by split and class, without hidden ones.
+
+    Args:
+        images: holds one directory per class, or one per split with one per class. A
+            directory of classes alone is the split "train".
 
     Raises:
-        ConfigError: no such directory, fewer than two classes, an empty class, or
-            splits whose classes differ.
+        ConfigError: there is no such directory, it has fewer than two classes, a class
+            is empty or has directories of its own, or a split has a class that train
+            has not.
     """
     if not images.is_dir():
         raise ConfigError(f"--images={images} is not a directory")
@@ -93,15 +97,15 @@ def find(images: Path) -> Splits:
     return splits
 
 
-def _check(splits, roots):
-    classes = splits["train"]
-    for split, found in splits.items():
-        if unknown := set(found) - set(classes):
+def _check(splits: Splits, roots: Mapping[str, Path]) -> None:
+    train = splits["train"]
+    for split, classes in splits.items():
+        if unknown := set(classes) - set(train):
             raise ConfigError(
                 f"{roots[split]} has classes that train has not: "
                 f"{', '.join(sorted(unknown))}"
             )
-        for label, files in found.items():
+        for label, files in classes.items():
             inner = _below(roots[split] / label)
             if inner or not files:
                 raise ConfigError(
@@ -112,16 +116,18 @@ def _check(splits, roots):
                 )
 
 
-def _below(directory, files=False):
+def _below(directory: Path, files: bool = False) -> list[Path]:
+    """Returns the directories, or the files, in a directory, sorted by name."""
     paths = [p for p in sorted(directory.iterdir()) if not p.name.startswith(".")]
     return [p for p in paths if p.is_file() == files]
 
 
-def _encoded(file):
-    """The file's own bytes where TFDS can keep them, upright; else a PNG."""
+def _encoded(file: Path) -> io.BytesIO:
+    """Returns the file's own bytes if TFDS can store them, else an upright RGB PNG."""
     with PIL.Image.open(file) as picture:
         turned = picture.getexif().get(_ORIENTATION, 1) != 1
-        if picture.format in _KEPT and picture.mode in ("L", "RGB") and not turned:
+        storable = picture.format in _STORED_AS_IS and picture.mode in ("L", "RGB")
+        if storable and not turned:
             return io.BytesIO(file.read_bytes())
         png = io.BytesIO()
         PIL.ImageOps.exif_transpose(picture).convert("RGB").save(png, "png")
@@ -129,15 +135,17 @@ def _encoded(file):
     return png
 
 
-def _common_size(splits):
-    """`(height, width)` of all pictures, None if they vary. Decodes every one.
+def _common_size(splits: Splits) -> tuple[int, int] | None:
+    """Returns `(height, width)` of all pictures, or None if they vary.
+
+    Decodes every picture, so that a damaged one is found before anything is written.
 
     Raises:
         RunError: a file is not a picture, or is damaged.
     """
     sizes = set()
-    for found in splits.values():
-        for file in (f for files in found.values() for f in files):
+    for classes in splits.values():
+        for file in (f for files in classes.values() for f in files):
             try:
                 with PIL.Image.open(_encoded(file)) as picture:
                     picture.load()
@@ -146,16 +154,27 @@ def _common_size(splits):
                 raise RunError(
                     f"{file} is not a readable picture ({error}): mend or remove it"
                 ) from error
-    return sizes.pop()[::-1] if len(sizes) == 1 else None
+    if len(sizes) != 1:
+        return None
+    width, height = sizes.pop()
+    return height, width
 
 
 def prepare(images: Path, name: str, data_dir: Path) -> Path:
-    """Writes the data set `name` into `data_dir`; returns its path.
+    """Writes the data set `name` into `data_dir`.
 
-    It appears by one rename, when it is whole; one that is there is left alone.
+    It appears by one rename, when it is whole; an existing one is not overwritten.
+
+    Args:
+        images: directory of pictures, laid out as `find` says.
+        name: lower-case letters, digits and `_`, beginning with a letter.
+        data_dir: TFDS data directory; created if needed.
+
+    Returns:
+        The path of the data set, `<data_dir>/<name>/1.0.0`.
 
     Raises:
-        ConfigError: `images` is not as `find` says, or `name` is taken or unfit.
+        ConfigError: `images` is not laid out so, or `name` is taken or malformed.
         RunError: a picture is damaged, or `data_dir` cannot be written.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
@@ -179,33 +198,3 @@ def prepare(images: Path, name: str, data_dir: Path) -> Path:
             f"--data_dir={data_dir} cannot be written ({error}): give another"
         ) from error
     return target
-
-
-def main(arguments: Sequence[str]) -> None:
-    """The command line; says what it found and how to train on it."""
-    parser = argparse.ArgumentParser(
-        "python -m vgg_jax.data.image_folder",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--images", type=Path, required=True, help="directory")
-    parser.add_argument("--name", required=True, help="of the data set")
-    default = os.environ.get("TFDS_DATA_DIR") or tfds.core.constants.DATA_DIR
-    default = Path(default).expanduser()
-    parser.add_argument("--data_dir", type=Path, default=default)
-    options = parser.parse_args(arguments)
-    target = prepare(options.images, options.name, options.data_dir)
-    info = tfds.builder_from_directory(target).info
-    height, width, _ = info.features["image"].shape
-    sizes = f"{width}x{height}" if height else "various sizes: set augment.resize"
-    for split, found in info.splits.items():
-        print(f"{split}: {found.num_examples:,} pictures, {sizes}")
-    print(f"classes: {', '.join(info.features['label'].names)}")
-    flags = f"--config.data.name={options.name}"
-    if options.data_dir != default:
-        flags += f" --config.data.data_dir={options.data_dir}"
-    print(f"{target}; train on it with {flags}")
-
-
-if __name__ == "__main__":
-    guarded(main, sys.argv[1:])

@@ -6,21 +6,22 @@ from typing import NamedTuple
 import grain
 import numpy as np
 
-from vgg_jax.data import tfds_reader as decode
+from vgg_jax.data.tfds_reader import Reader
 
-_THREADS, _AHEAD = 8, 8  # decoding batches; batches held ready
+_THREADS = 8  # each decodes one batch at a time
+_AHEAD = 8  # batches held ready
 
 
 class Streamed(NamedTuple):
-    """A split on disk. Same batches as `data.Split`, bit for bit.
+    """A split on disk. It gives the same batches as `datasets.Split`, bit for bit.
 
     Attributes:
-        readers: of the whole splits that the examples come from.
-        part: int32 `[N]`, which reader an example is of.
-        number: int64 `[N]`, its record there.
+        readers: one per whole split that examples come from.
+        part: int64 `[N]`, which of the readers each example belongs to.
+        number: int64 `[N]`, number of each example's record in its reader.
     """
 
-    readers: tuple[decode.Reader, ...]
+    readers: tuple[Reader, ...]
     part: np.ndarray
     number: np.ndarray
 
@@ -29,23 +30,31 @@ class Streamed(NamedTuple):
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
+        """`(H, W, C)` of every image."""
         return self.readers[0].shape
 
     def take(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Images uint8 `[B, H, W, C]` and labels int32 `[B]` of these examples."""
+        """Decodes some examples.
+
+        Args:
+            index: int `[B]`, numbers of the examples in this split.
+
+        Returns:
+            Images, uint8 `[B, H, W, C]`, and labels, int32 `[B]`.
+        """
         images = np.empty((len(index), *self.image_shape), np.uint8)
         labels = np.empty(len(index), np.int32)
         for which, reader in enumerate(self.readers):
-            (own,) = np.nonzero(self.part[index] == which)
-            if len(own):
-                records = reader.read(self.number[index[own]])
-                images[own], labels[own] = records.images, records.labels
+            (places,) = np.nonzero(self.part[index] == which)
+            if len(places):
+                records = reader.read(self.number[index[places]])
+                images[places], labels[places] = records.images, records.labels
         return images, labels
 
     def batches(
         self, indices: Sequence[np.ndarray]
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """`take` of each, decoded ahead by Grain's threads, in order."""
+        """Yields `take(index)` for each index, in order, decoded ahead by threads."""
         pipeline = grain.MapDataset.source(indices).map(self.take)
         options = grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=_AHEAD)
         return iter(pipeline.to_iter_dataset(options))

@@ -1,7 +1,7 @@
 """Exact evaluation: every image of a split counted once, whatever the batch size."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -13,16 +13,19 @@ from vgg_jax.evaluation.metrics import Sums
 
 
 class Evaluation(NamedTuple):
-    """Attributes:
-    count: images.
-    loss: mean cross-entropy, nats.
-    accuracy: top-1, in [0, 1].
-    top5: top-5 accuracy, in [0, 1].
-    logits: float32 `[count, K]`.
-    labels: int32 `[count]`.
+    """The score of a network on a split, and its outputs in the order of the split.
+
+    Attributes:
+        count: number of images, N.
+        loss: mean cross-entropy in nats.
+        accuracy: share of the images whose label is the first guess, in [0, 1].
+        top5: share of the images whose label is among the first five guesses.
+        logits: float32 `[N, K]`.
+        labels: int32 `[N]`.
     """
 
-    count: int
+    # The field hides `tuple.count`, which nobody would ask of a score.
+    count: int  # pyright: ignore[reportIncompatibleMethodOverride]
     loss: float
     accuracy: float
     top5: float
@@ -31,33 +34,48 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(
-    eval_step: Callable,
-    variables,
+    eval_step: Callable[[Any, batches.Batch], tuple[Sums, jax.Array]],
+    variables: Any,
     split: Split | Streamed,
     *,
     batch_size: int,
-    report: Callable[[int], None] = lambda done: None,
+    report: Callable[[int], None] = lambda images_seen: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Evaluation | None:
-    """Runs `eval_step(variables, batch)` over a split.
+    """Evaluates a network on every image of a split.
 
     Args:
-        batch_size: images at once; the last batch is padded and masked.
-        report: is told how many images are done.
-        stop: asked before every batch; True abandons the evaluation.
+        eval_step: called as `eval_step(variables, batch)`; returns the totals of the
+            batch and its logits `[B, K]`.
+        variables: of the network, passed on to `eval_step`.
+        split: the images.
+        batch_size: images per batch; the last one is padded and masked.
+        report: called after each batch with the number of images evaluated so far.
+        stop: called before each batch; True abandons the evaluation.
 
     Returns:
         The evaluation, or None if it was abandoned.
+
+    Raises:
+        AssertionError: `eval_step` counted an image twice or not at all.
+
+    >>> def guess_class_1(variables, batch):
+    ...     logits = np.tile(np.float32([0, 1]), (len(batch.labels), 1))
+    ...     return Sums.of(np.zeros(len(logits)), logits, batch.labels), logits
+    >>> split = Split(np.zeros((3, 1, 1, 3), np.uint8), np.int32([0, 1, 1]))
+    >>> score = evaluate(guess_class_1, {}, split, batch_size=2)
+    >>> score.count, round(score.accuracy, 3), score.logits.shape
+    (3, 0.667, (3, 2))
     """
     total, logits, labels = Sums.zero(), [], []
     batch_size = min(batch_size, len(split))
     for i, batch in enumerate(batches.evaluation(split, batch_size=batch_size)):
         if stop():
             return None
-        part, found = jax.device_get(eval_step(variables, batch))
-        total += part
-        logits.append(found)
-        labels.append(batch["label"])
+        batch_sums, batch_logits = jax.device_get(eval_step(variables, batch))
+        total += batch_sums
+        logits.append(batch_logits)
+        labels.append(batch.labels)
         report(min((i + 1) * batch_size, len(split)))
     if total.count != len(split):
         raise AssertionError(f"{total.count} of {len(split)} images were counted")

@@ -1,6 +1,6 @@
 """Sums and counts: metrics that add up over batches and divide once."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +10,19 @@ from flax import struct
 
 
 class Sums(struct.PyTreeNode):
-    """Totals over the examples seen. Add two with `+`.
+    """Totals over the examples seen, float32 scalars. Add two with `+`.
 
     Attributes:
-        count: examples.
+        count: number of examples.
         loss: summed loss.
-        top1: examples whose label is the first guess.
-        top5: examples whose label is among the first five guesses.
+        top1: number of examples whose label is the first guess.
+        top5: number of examples whose label is among the first five guesses.
+
+    >>> logits = jnp.array([[2.0, 1.0], [0.0, 1.0], [5.0, 0.0]])
+    >>> labels = jnp.array([0, 0, -1])  # the last one is padding
+    >>> sums = Sums.of(cross_entropy(logits, labels), logits, labels)
+    >>> (sums + sums).count.item(), (sums + sums).means()["accuracy"]
+    (4.0, 0.5)
     """
 
     count: jax.Array
@@ -26,18 +32,24 @@ class Sums(struct.PyTreeNode):
 
     @classmethod
     def zero(cls) -> "Sums":
+        """Returns the totals over no example."""
         return cls(*(jnp.zeros((), jnp.float32) for _ in range(4)))
 
     @classmethod
     def of(cls, losses: jax.Array, logits: jax.Array, labels: jax.Array) -> "Sums":
-        """Sums of a batch: losses `[B]`, logits `[B, K]`, labels int `[B]`.
+        """Returns the totals over a batch.
 
-        A negative label marks padding, which counts nowhere.
+        Ties and NaN count against the network: constant logits score 0%, not 100%.
+
+        Args:
+            losses: float32 `[B]`.
+            logits: `[B, K]`.
+            labels: int `[B]`; a negative one marks padding, which counts nowhere.
         """
         real = labels >= 0
-        own = jnp.take_along_axis(logits, jnp.maximum(labels, 0)[:, None], axis=1)
-        # Ties and NaN count against the network: a constant must not score 100%.
-        rank = jnp.sum(~(logits < own), axis=1)
+        index = jnp.maximum(labels, 0)[:, None]
+        label_logits = jnp.take_along_axis(logits, index, axis=1)  # [B, 1]
+        rank = jnp.sum(~(logits < label_logits), axis=1)  # 1 is the first guess
         return cls(
             count=jnp.sum(real, dtype=jnp.float32),
             loss=jnp.sum(jnp.where(real, losses, 0.0)),
@@ -49,7 +61,11 @@ class Sums(struct.PyTreeNode):
         return jax.tree.map(jnp.add, self, other)
 
     def means(self) -> dict[str, float]:
-        """`loss`, `accuracy` and `top5` as means over the examples, in [0, 1]."""
+        """Returns the means over the examples; those over no example are 0.
+
+        Returns:
+            `loss` in the unit of the losses; `accuracy` and `top5` in [0, 1].
+        """
         count, loss, top1, top5 = (float(x) for x in jax.tree.leaves(self))
         n = max(count, 1.0)
         return {"loss": loss / n, "accuracy": top1 / n, "top5": top5 / n}
@@ -58,21 +74,40 @@ class Sums(struct.PyTreeNode):
 def cross_entropy(
     logits: jax.Array, labels: jax.Array, smoothing: float = 0.0
 ) -> jax.Array:
-    """Cross-entropy of each example, float32 `[B]`, in nats.
+    """Returns the cross-entropy of each example, in nats.
 
     Args:
-        logits: `[B, K]`.
+        logits: float `[B, K]`.
         labels: int `[B]`.
-        smoothing: label smoothing in [0, 1): this share spread evenly over K classes.
+        smoothing: label smoothing in [0, 1): this share of the target is spread evenly
+            over the K classes.
+
+    Returns:
+        float32 `[B]`.
+
+    >>> loss = cross_entropy(jnp.zeros((1, 10)), jnp.array([3]))
+    >>> loss.shape, round(loss.item(), 3)  # log 10
+    ((1,), 2.303)
     """
-    targets = jax.nn.one_hot(labels, logits.shape[-1])
-    return optax.softmax_cross_entropy(logits, optax.smooth_labels(targets, smoothing))
+    # `optax.softmax_cross_entropy`, with bfloat16 logits promoted explicitly.
+    targets = jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.float32)
+    log_probabilities = jax.nn.log_softmax(logits).astype(jnp.float32)
+    return -(optax.smooth_labels(targets, smoothing) * log_probabilities).sum(-1)
 
 
 def confusion(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """int32 `[K, K]`: how many examples of the row's class were called the column's.
+    """Counts how many examples of each class were taken for which class.
 
-    Rows of negative labels (padding) are left out.
+    Args:
+        logits: `[B, K]`.
+        labels: int `[B]`; examples with a negative one (padding) are left out.
+
+    Returns:
+        int32 `[K, K]`: one row per true class, one column per guessed class.
+
+    >>> logits = jnp.array([[2.0, 1.0], [0.0, 1.0], [5.0, 0.0]])
+    >>> confusion(logits, jnp.array([0, 0, 1])).tolist()
+    [[1, 1], [1, 0]]
     """
     classes = logits.shape[-1]
     guess = jnp.argmax(logits, axis=-1)
@@ -80,8 +115,16 @@ def confusion(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return jnp.zeros((classes, classes), jnp.int32).at[row, guess].add(1, mode="drop")
 
 
-def per_class(matrix: np.ndarray, names: tuple[str, ...]) -> Mapping[str, float]:
-    """Accuracy of each class from a confusion matrix; classes not seen are left out."""
+def per_class(matrix: np.ndarray, names: Sequence[str]) -> dict[str, float]:
+    """Returns the accuracy of each class, in [0, 1]; classes not seen are left out.
+
+    Args:
+        matrix: `[K, K]`, as `confusion` returns it.
+        names: of the K classes, in the order of their labels.
+
+    >>> per_class(np.array([[1, 1, 0], [0, 4, 0], [0, 0, 0]]), ("cat", "dog", "frog"))
+    {'cat': 0.5, 'dog': 1.0}
+    """
     totals = matrix.sum(axis=1)
     return {
         name: float(matrix[i, i] / totals[i])
