@@ -9,9 +9,17 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from vgg_jax.cli import command
+from vgg_jax.cli import report as report_command
 from vgg_jax.errors import RunError
 from vgg_jax.runs import comparison, figures, gallery, report
-from vgg_jax.runs.run_record import Record
+from vgg_jax.runs.run_record import RunRecord
+
+
+def run_command(*arguments):
+    """What `vgg report` does, its errors raised."""
+    report_command.run(command.parser_of("report").parse_args(arguments))
+
 
 CLASSES = ("cat", "dog", "frog")
 
@@ -114,7 +122,7 @@ def test_an_unfinished_run(tmp_path, epochs):
 
 def test_a_comparison_names_what_differs(tmp_path):
     a, b = make_run(tmp_path / "a"), make_run(tmp_path / "b", finished=False, lr=0.3)
-    text = comparison.page([Record(a), Record(b)])
+    text = comparison.page([RunRecord(a), RunRecord(b)])
     Checker(text)
     after = text[text.index("Where the configs differ") :]
     assert re.findall(r"<td>([^<]*)</td>", after) == ["lr", "0.1", "0.3"]
@@ -122,17 +130,17 @@ def test_a_comparison_names_what_differs(tmp_path):
 
 def test_a_directory_without_a_run_is_told(tmp_path):
     with pytest.raises(RunError, match="holds no run"):
-        Record(tmp_path)
+        RunRecord(tmp_path)
 
 
 def test_a_page_that_cannot_be_written_is_told(tmp_path):
     path = make_run(tmp_path / "mine")
     with pytest.raises(RunError, match="--out"):
-        report.main([f"--workdir={path}", f"--out={tmp_path / 'no' / 'such.html'}"])
+        run_command(f"--workdir={path}", f"--out={tmp_path / 'no' / 'such.html'}")
 
 
 def test_drops_are_between_the_epochs(tmp_path):
-    assert Record(make_run(tmp_path / "a")).drops() == [2.5]
+    assert RunRecord(make_run(tmp_path / "a")).drops() == [2.5]
 
 
 def test_calibration_error_by_hand():
@@ -176,7 +184,7 @@ def test_in_a_browser(tmp_path, runs, drawn, pictures):
     gallery.save(made[0], shown)
     path = report.write(made[0])
     if runs > 1:
-        path.write_text(comparison.page([Record(workdir) for workdir in made]))
+        path.write_text(comparison.page([RunRecord(workdir) for workdir in made]))
     text = path.read_text()
     path.write_text(text.replace("</body>", LOOK + "</body>"))
     flags = "--headless --no-sandbox --disable-gpu --disable-background-networking"

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from vgg_jax.cli import command as command_line
+from vgg_jax.cli import sweep as sweep_command
 from vgg_jax.errors import ConfigError, RunError
-from vgg_jax.runs import launcher as runner
-from vgg_jax.runs import optuna_search as search
-from vgg_jax.runs import sweep
-from vgg_jax.runs import sweep_grid as axes
+from vgg_jax.runs import launcher, sweep, sweep_grid
+from vgg_jax.runs.optuna_search import search
+from vgg_jax.runs.sweep_grid import Range
 
 TINY = ["--config.epochs=1", "--config.data.train=train[:128]",
         "--config.schedule.warmup_epochs=0.0",
@@ -25,9 +26,16 @@ TINY = ["--config.epochs=1", "--config.data.train=train[:128]",
 
 def command(workdir, *arguments):
     return [
-        *(sys.executable, "-m", "vgg_jax.runs.sweep", "--config=configs/quickstart.py"),
+        *(sys.executable, "-m", "vgg_jax", "sweep", "--config=configs/quickstart.py"),
         *(*TINY, f"--workdir={workdir}", *arguments),
     ]
+
+
+def run_command(*arguments):
+    """What `vgg sweep` does, its errors raised."""
+    options, settings = command_line.parser_of("sweep").parse_known_args(arguments)
+    options.settings = settings
+    sweep_command.run(options)
 
 
 def run(workdir, *arguments):
@@ -35,34 +43,34 @@ def run(workdir, *arguments):
 
 
 def test_the_grid_is_the_product():
-    along = axes.parse(["--config.lr=0.1,0.3", "--config.model.hidden=(8,8),(9,)"])
-    settings = axes.grid(along)
+    grid = sweep_grid.parse(["--config.lr=0.1,0.3", "--config.model.hidden=(8,8),(9,)"])
+    settings = sweep_grid.settings(grid)
     assert len(settings) == 4
     assert settings[0] == {"lr": "0.1", "model.hidden": "(8,8)"}
     assert settings[-1] == {"lr": "0.3", "model.hidden": "(9,)"}
 
 
 def test_a_workdir_is_named_by_what_varies():
-    along = axes.parse(["--config.lr=0.1,0.3", "--config.epochs=2"])
-    assert axes.name({"lr": "0.3", "epochs": "2"}, along, 1) == "lr=0.3,seed=1"
+    grid = sweep_grid.parse(["--config.lr=0.1,0.3", "--config.epochs=2"])
+    assert sweep_grid.run_name({"lr": "0.3", "epochs": "2"}, grid, 1) == "lr=0.3,seed=1"
 
 
 @pytest.mark.parametrize("wrong", ["--lr=3", "--config.lr", "--config.seed=1,2"])
 def test_a_wrong_setting_is_told(wrong):
     with pytest.raises(ConfigError):
-        axes.parse([wrong])
+        sweep_grid.parse([wrong])
 
 
 @pytest.mark.parametrize("wrong", [["--seeds=0"], ["--trials=-1"], ["--seeds=-2"]])
 def test_a_wrong_number_is_told(tmp_path, wrong):
     with pytest.raises(ConfigError, match="or more"):
-        sweep.main(["--config=configs/quickstart.py", f"--workdir={tmp_path}", *wrong])
+        run_command("--config=configs/quickstart.py", f"--workdir={tmp_path}", *wrong)
 
 
 def test_a_workdir_that_cannot_be_is_told(tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(RunError, match="--workdir"):
-        sweep.main(["--config=configs/quickstart.py", f"--workdir={tmp_path / 'file'}"])
+        run_command("--config=configs/quickstart.py", f"--workdir={tmp_path / 'file'}")
 
 
 def test_a_wrong_field_begins_no_second_run(tmp_path):
@@ -75,7 +83,7 @@ def test_what_is_ignored_stays_ignored():
     """nohup's SIGHUP."""
     old = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        raised = runner.Runner("", Path("."), []).all(
+        raised = launcher.Launcher("", Path("."), []).all(
             [lambda: signal.getsignal(signal.SIGHUP)]
         )
     finally:
@@ -84,12 +92,15 @@ def test_what_is_ignored_stays_ignored():
 
 
 def test_a_range_is_for_a_search():
-    along = axes.parse(["--config.lr=0.01..0.1", "--config.epochs=1..4"])
-    assert along == {"lr": axes.Range(0.01, 0.1), "epochs": axes.Range(1, 4)}
+    grid = sweep_grid.parse(["--config.lr=0.01..0.1", "--config.epochs=1..4"])
+    assert grid == {
+        "lr": Range(0.01, 0.1),
+        "epochs": Range(1, 4),
+    }
     with pytest.raises(ConfigError, match="--trials"):
-        axes.grid(along)
+        sweep_grid.settings(grid)
     with pytest.raises(ConfigError, match="empty range"):
-        axes.parse(["--config.lr=0.1..0.01"])
+        sweep_grid.parse(["--config.lr=0.1..0.01"])
 
 
 def test_best_validation_first():
@@ -135,12 +146,13 @@ found = {"cores": cores, "platform": os.environ.get("JAX_PLATFORMS")}
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ties runs to cores")
 def test_a_run_has_a_core_of_its_own(tmp_path, monkeypatch):
     (tmp_path / "main.py").write_text(PRINTS_ITS_CORES)
-    monkeypatch.setattr(runner, "_MAIN", tmp_path / "main.py")
+    command = (sys.executable, str(tmp_path / "main.py"))
+    monkeypatch.setattr(launcher, "_TRAIN", command)
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
     cores = sorted(os.sched_getaffinity(0))
-    tied = runner.Runner("", tmp_path, [f"cpu{cores[-1]}"])
+    tied = launcher.Launcher("", tmp_path, [f"cpu{cores[-1]}"])
     assert tied("one", {}).config == {"cores": cores[-1:], "platform": "cpu"}
-    free = runner.Runner("", tmp_path)
+    free = launcher.Launcher("", tmp_path)
     assert free("all", {}).config == {"cores": cores, "platform": None}
 
 
@@ -149,10 +161,10 @@ def test_a_core_that_is_not_there_is_told(tmp_path, monkeypatch, wrong):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
     monkeypatch.setattr(os, "sched_setaffinity", None, raising=False)
     with pytest.raises(ConfigError, match="the cores here are cpu0,cpu1"):
-        runner.Runner("", tmp_path, runner.devices(f"cpu0, {wrong}"))
+        launcher.Launcher("", tmp_path, launcher.devices(f"cpu0, {wrong}"))
     monkeypatch.delattr(os, "sched_setaffinity")
     with pytest.raises(ConfigError, match="only Linux"):
-        runner.Runner("", tmp_path, ["cpu0"])
+        launcher.Launcher("", tmp_path, ["cpu0"])
 
 
 def test_a_signal_reaches_the_run_once_and_saves_it(tmp_path):
@@ -170,7 +182,7 @@ def test_a_signal_reaches_the_run_once_and_saves_it(tmp_path):
     os.killpg(process.pid, signal.SIGINT)  # the whole group, as a terminal does
     errors = process.communicate(timeout=60)[1]
     assert process.returncode == 130 and "Traceback" not in errors
-    assert "saved; the same command goes on" in errors  # said by the run itself
+    assert "saved; the same command resumes" in errors  # said by the run itself
     assert any((tmp_path / "seed=0" / "checkpoints").iterdir())
 
 
@@ -196,28 +208,28 @@ def one_by_one(jobs):
 
 def test_a_search_goes_on_with_the_trial_that_was_cut_short(tmp_path):
     pytest.importorskip("optuna", reason="pip install optuna")
-    along = {"lr": axes.Range(0.001, 0.1), "model.variant": ["A", "D"]}
+    grid = {"lr": Range(0.001, 0.1), "model.variant": ["A", "D"]}
     cut = Trained(cut_at=3)
     with pytest.raises(KeyboardInterrupt):
-        search.search(along, 6, cut, one_by_one, tmp_path, {"seeds": 1})
+        search(grid, 6, cut, one_by_one, tmp_path, {"seeds": 1})
     rest = Trained()
-    found = search.search(along, 6, rest, one_by_one, tmp_path, {"seeds": 1})
+    found = search(grid, 6, rest, one_by_one, tmp_path, {"seeds": 1})
     assert rest.settings[0] == cut.settings[2]
     assert found == cut.settings[:2] + rest.settings and len(found) == 6
     assert all(0.001 <= float(setting["lr"]) <= 0.1 for setting in found)
-    assert search.search(along, 6, None, one_by_one, tmp_path, {"seeds": 1}) == found
+    assert search(grid, 6, None, one_by_one, tmp_path, {"seeds": 1}) == found
     with pytest.raises(ConfigError, match="seeds"):
-        search.search(along, 6, None, one_by_one, tmp_path, {"seeds": 2})
+        search(grid, 6, None, one_by_one, tmp_path, {"seeds": 2})
 
 
 def test_a_search_survives_settings_that_fail(tmp_path):
     pytest.importorskip("optuna", reason="pip install optuna")
-    along = {"lr": axes.Range(0.001, 0.1), "model.variant": ["E"]}
+    grid = {"lr": Range(0.001, 0.1), "model.variant": ["E"]}
     with pytest.raises(RunError, match="every run"):
-        search.search(along, 3, Trained(), one_by_one, tmp_path, {})
+        search(grid, 3, Trained(), one_by_one, tmp_path, {})
 
 
 def test_without_optuna_the_search_says_so(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(ConfigError, match="pip install optuna"):
-        search.search({}, 1, Trained(), one_by_one, tmp_path, {})
+        search({}, 1, Trained(), one_by_one, tmp_path, {})

@@ -4,6 +4,7 @@ import logging
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -11,7 +12,9 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as managers
 
 from vgg_jax.errors import RunError
-from vgg_jax.training.step import TrainState
+from vgg_jax.runs import old_checkpoints
+
+State = TypeVar("State")  # a pytree with `params`, `step` and `epochs`
 
 
 class NotFinite(RunError):
@@ -57,7 +60,7 @@ class Checkpoints:
         self._best_quality = max((q for q, _ in self._ranked()), default=-np.inf)
 
     def _ranked(self) -> list[tuple[float, int]]:
-        """Quality and number of every complete checkpoint that has metrics."""
+        """Returns quality and number of every complete checkpoint with metrics."""
         metrics = {n: self._manager.metrics(n) for n in self._manager.all_steps()}
         return [(self._quality(m), n) for n, m in metrics.items() if m]
 
@@ -65,7 +68,7 @@ class Checkpoints:
         value = metrics[self._monitor]
         return -value if self._monitor == "loss" else value
 
-    def save(self, state: TrainState, metrics: dict[str, float] | None = None) -> bool:
+    def save(self, state: Any, metrics: dict[str, float] | None = None) -> bool:
         """Starts saving a copy of `state`; returns before it is on disk.
 
         Args:
@@ -113,15 +116,15 @@ class Checkpoints:
             ) from error
 
     def latest(self) -> int | None:
-        """The newest complete checkpoint, or None."""
+        """Returns the newest complete checkpoint, or None."""
         return latest(self.directory)
 
     def best(self) -> int | None:
-        """The best complete checkpoint by the monitored metric, or None."""
+        """Returns the best complete checkpoint by the monitored metric, or None."""
         self.wait()
         return max(self._ranked(), default=(None, None))[1]
 
-    def restore(self, number: int, like: TrainState) -> TrainState:
+    def restore(self, number: int, like: State) -> State:
         """Reads a checkpoint into the structure and types of `like`.
 
         Raises:
@@ -129,10 +132,12 @@ class Checkpoints:
         """
         empty = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), like)
         try:
-            read = self._manager.restore(
+            old = old_checkpoints.has_frozen_kernel(self.directory / str(number))
+            saved = old_checkpoints.to_old(empty) if old else empty
+            read: Any = self._manager.restore(
                 number,
                 args=ocp.args.Composite(
-                    state=ocp.args.StandardRestore(empty), crc=ocp.args.JsonRestore()
+                    state=ocp.args.StandardRestore(saved), crc=ocp.args.JsonRestore()
                 ),
             )
         except Exception as error:
@@ -141,12 +146,12 @@ class Checkpoints:
             ) from error
         if _crc(read.state) != read.crc["crc32"]:
             raise RunError(f"checkpoint {number} is damaged: its CRC-32 is wrong")
-        return jax.device_put(read.state)
+        return jax.device_put(old_checkpoints.to_new(read.state) if old else read.state)
 
     def restore_latest(
-        self, like: TrainState, report: Callable[[str], None] = logging.warning
-    ) -> TrainState | None:
-        """The newest checkpoint that can be read, or None if there is none at all.
+        self, like: State, report: Callable[[str], None] = logging.warning
+    ) -> State | None:
+        """Returns the newest checkpoint that can be read, or None if there is none.
 
         Damaged ones are moved to `damaged/` beside the checkpoints, and reported.
 
@@ -156,9 +161,9 @@ class Checkpoints:
         return self._restore_first(self.latest, like, report)
 
     def restore_best(
-        self, like: TrainState, report: Callable[[str], None] = logging.warning
-    ) -> TrainState | None:
-        """The best checkpoint that can be read; otherwise as `restore_latest`."""
+        self, like: State, report: Callable[[str], None] = logging.warning
+    ) -> State | None:
+        """Returns the best checkpoint that can be read; else as `restore_latest`."""
         return self._restore_first(self.best, like, report)
 
     def _restore_first(self, choose, like, report):
@@ -188,22 +193,23 @@ class Checkpoints:
         self._manager.reload()
 
     def close(self) -> None:
+        """Waits for what is being saved and lets go of the directory."""
         self._manager.close()
 
 
 def _reason(error: Exception) -> str:
-    """An error of Orbax on one line: the cause stands at the end of long ones."""
+    """Returns an error of Orbax on one line; the cause ends a long one."""
     text = " ".join(str(error).split())
     return text if len(text) <= 160 else "..." + text[-160:]
 
 
-def number(state: TrainState) -> int:
-    """What the checkpoint of a state is called."""
+def number(state: Any) -> int:
+    """Returns the number under which the checkpoint of a state is kept."""
     return int(state.step) + int(state.epochs)
 
 
 def latest(directory: Path) -> int | None:
-    """The newest complete checkpoint of a directory, or None."""
+    """Returns the newest complete checkpoint of a directory, or None."""
     numbers = [int(p.name) for p in directory.glob("*") if p.name.isdigit()]
     return max(numbers, default=None)
 

@@ -4,14 +4,15 @@ from collections.abc import Sequence
 
 from vgg_jax.runs import figures
 from vgg_jax.runs.html_page import document, duration, table
-from vgg_jax.runs.run_record import Record
+from vgg_jax.runs.run_record import RunRecord
 from vgg_jax.runs.workdir import flatten
 
+FILE = "comparison.html"
 _ACROSS = 4  # runs beside each other even for few fields
 
 
-def page(records: Sequence[Record]) -> str:
-    """The page that compares them."""
+def page(records: Sequence[RunRecord]) -> str:
+    """Returns the page that compares runs."""
     title = " / ".join(record.name for record in records)
     return document(title, _body(records))
 
@@ -43,7 +44,7 @@ def _share(test):
 
 
 def _curves(records):
-    """A run without a value keeps its place, and with it every run its colour."""
+    """Yields figures; a run without a value keeps its place, and so its colour."""
     for key, title, y, scale in (
         ("val_accuracy", "validation accuracy", "top-1, %", 100),
         ("val_loss", "validation loss", "nats", 1),
@@ -59,7 +60,7 @@ def _curves(records):
 
 
 def _differences(records):
-    """A row a field; a row a run where many runs differ in few fields."""
+    """One row per field; transposed when many runs differ in few fields."""
     configs = [
         {field: _value(value) for field, value in flatten(record.config).items()}
         for record in records

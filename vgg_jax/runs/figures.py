@@ -3,9 +3,11 @@
 import io
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -13,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 STYLES = ("-", "--", ":", "-.")
 _INK = "#010203"  # stands for the page's text colour
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "vgg_jax",  # the same figure is the same text
     "font.family": "sans-serif",
@@ -33,7 +35,7 @@ _STYLE = {
 
 
 def _svg(figure: Figure, title: str) -> str:
-    """The figure as an inline `<svg>` with an accessible name."""
+    """Returns the figure as an inline `<svg>` with an accessible name."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, bbox_inches="tight",
                    metadata={"Date": None})  # fmt: skip
@@ -44,7 +46,7 @@ def _svg(figure: Figure, title: str) -> str:
     return text.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
 
 
-def _axes(width=6.4, height=3.6):
+def _axes(width: float = 6.4, height: float = 3.6) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height))
     return figure, figure.add_subplot()
 
@@ -59,12 +61,15 @@ def curves(
     log: bool = False,
     from_zero: bool = False,
 ) -> str:
-    """Lines by name, `(x values, y values)` each.
+    """Returns lines, one per name.
 
     Args:
-        marks: places on the x axis at which the plateau reduced the learning rate.
-        log: logarithmic y axis.
-        from_zero: y axis that begins at 0.
+        series: name -> x values and y values.
+        title: above the figure, and its accessible name.
+        x, y: labels of the axes.
+        marks: x values at which the plateau reduced the learning rate.
+        log: whether the y axis is logarithmic.
+        from_zero: whether the y axis begins at 0.
     """
     with matplotlib.rc_context(_STYLE):
         figure, axes = _axes()
@@ -93,7 +98,7 @@ def curves(
 
 
 def bars(values: Mapping[str, float], *, title: str, x: str) -> str:
-    """Horizontal bars of percentages."""
+    """Returns horizontal bars of shares, shown in per cent."""
     with matplotlib.rc_context(_STYLE):
         figure, axes = _axes(height=0.6 + 0.3 * len(values))
         names, numbers = list(values), [100 * v for v in values.values()]
@@ -107,7 +112,12 @@ def bars(values: Mapping[str, float], *, title: str, x: str) -> str:
 
 
 def confusion(matrix: np.ndarray, names: Sequence[str]) -> str:
-    """True class by predicted class, in per cent of the row."""
+    """Returns true class by predicted class, in per cent of the row.
+
+    Args:
+        matrix: int `[K, K]`, counts by true and predicted class.
+        names: of the classes.
+    """
     share = 100 * matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     with matplotlib.rc_context({**_STYLE, "axes.grid": False}):
         figure, axes = _axes(6.4, 5.6)
@@ -126,7 +136,13 @@ def confusion(matrix: np.ndarray, names: Sequence[str]) -> str:
 
 
 def calibration(confidence: np.ndarray, right: np.ndarray, bins: int = 10) -> str:
-    """How often the network is right when it is so sure (reliability diagram)."""
+    """Returns a reliability diagram: how often the network is right when so sure.
+
+    Args:
+        confidence: `[N]`, probability of each guess.
+        right: `[N]`, 1 where the guess is right, else 0.
+        bins: number of equal intervals of confidence.
+    """
     place = np.minimum((confidence * bins).astype(int), bins - 1)
     counts = np.bincount(place, minlength=bins)
     seen = counts > 0
@@ -150,7 +166,13 @@ def calibration(confidence: np.ndarray, right: np.ndarray, bins: int = 10) -> st
 def calibration_error(
     confidence: np.ndarray, right: np.ndarray, bins: int = 15
 ) -> float:
-    """Expected calibration error in [0, 1] (Guo et al., 2017; 15 equal bins)."""
+    """Returns the expected calibration error, in [0, 1] (Guo et al., 2017).
+
+    Args as for `calibration`.
+
+    >>> calibration_error(np.array([0.75, 0.75]), np.array([1.0, 0.0]))
+    0.25
+    """
     place = np.minimum((confidence * bins).astype(int), bins - 1)
     gaps = np.bincount(place, right - confidence, bins)
     return float(np.abs(gaps).sum() / len(confidence))

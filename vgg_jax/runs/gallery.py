@@ -1,27 +1,26 @@
-"""What a report shows of a run besides numbers: predictions, pictures, filters."""
+"""What a report shows besides numbers: predictions, pictures, filters."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
-from vgg_jax.data import batches
-from vgg_jax.evaluation.exact import Evaluation
-
 FILE = "gallery.npz"
-_SAMPLES, _MISTAKES = 32, 24
+_MISTAKES = 24  # pictures kept
 
 
 class Gallery(NamedTuple):
-    """Attributes:
-    samples: uint8 `[S, H, W, C]`, augmented training images as the network saw them.
-    filters: float32 `[k, k, C, K]`, kernel of `conv1_1`.
-    labels: int32 `[N]` of the test split.
-    guesses: int32 `[N]`, predicted.
-    confidence: float32 `[N]`, probability of the guess.
-    mistakes: int64 `[M]`, the most confident wrong ones, places in the test split.
-    pictures: uint8 `[M, H, W, C]`, those images.
+    """Predictions and pictures of a finished run.
+
+    Attributes:
+        samples: uint8 `[S, H, W, C]`, augmented training images.
+        filters: float32 `[k, k, C, K]`, kernel of `conv1_1`.
+        labels: int32 `[N]` of the test split.
+        guesses: int32 `[N]`, predicted.
+        confidence: float32 `[N]`, probability of the guess.
+        mistakes: int64 `[M]`, the most confident wrong ones, places in the test split.
+        pictures: uint8 `[M, H, W, C]`, those images.
     """
 
     samples: np.ndarray
@@ -33,57 +32,49 @@ class Gallery(NamedTuple):
     pictures: np.ndarray
 
 
-def collect(recipe, dataset, params, test: Evaluation, *, seed: int) -> Gallery:
-    """The gallery of a trained network and its evaluation on the test split."""
-    labels = test.labels
-    probabilities = np.asarray(jax.nn.softmax(test.logits))
+def collect(
+    *,
+    logits: np.ndarray,
+    labels: np.ndarray,
+    pictures: Callable[[np.ndarray], np.ndarray],
+    samples: np.ndarray,
+    filters: np.ndarray,
+) -> Gallery:
+    """Returns the gallery of a trained network.
+
+    Args:
+        logits: float32 `[N, K]`, of the test split.
+        labels: int32 `[N]`, of the test split.
+        pictures: images of the test split by their places in it.
+        samples: `[S, H, W, C]`, augmented training images, in any range.
+        filters: float32 `[k, k, C, K]`, kernel of `conv1_1`.
+    """
+    shifted = np.exp(logits - logits.max(1, keepdims=True))
+    probabilities = shifted / shifted.sum(1, keepdims=True)
     guesses = probabilities.argmax(1).astype(np.int32)
     confidence = probabilities.max(1)
     wrong = np.flatnonzero(guesses != labels)
     mistakes = wrong[np.argsort(-confidence[wrong], kind="stable")][:_MISTAKES]
-    first = params["conv1_1"]
     return Gallery(
-        samples=_samples(recipe, dataset, seed),
-        filters=np.asarray(first.get("kernel", first.get("frozen_kernel"))),
+        samples=stretch(samples),
+        filters=filters,
         labels=labels,
         guesses=guesses,
         confidence=confidence,
         mistakes=mistakes,
-        pictures=dataset.test.take(mistakes)[0],
+        pictures=pictures(mistakes),
     )
-
-
-def _samples(recipe, dataset, seed):
-    """The first images of the first epoch, augmented as in its first step."""
-    count = min(_SAMPLES, len(dataset.train))
-    batch = next(
-        batches.training(
-            dataset.train,
-            seed=seed,
-            batch_size=count,
-            epoch=0,
-            start=0,
-            remainder="drop",
-        )
-    )
-    key = jax.random.key(seed)
-    images = recipe.augment.train(
-        batch["image"],
-        key=jax.random.fold_in(key, 0),
-        run_key=key,
-        index=batch["index"],
-        epoch=batch["epoch"],
-    )
-    return stretch(np.asarray(images))
 
 
 def stretch(images: np.ndarray) -> np.ndarray:
-    """Any range of values to uint8, over all images alike."""
+    """Returns values of any range as uint8, stretched alike over all images."""
     low, high = images.min(), images.max()
-    return np.uint8(np.round(255 * (images - low) / max(high - low, 1e-12)))
+    scaled = 255 * (images - low) / max(high - low, 1e-12)
+    return np.round(scaled).astype(np.uint8)
 
 
 def save(workdir: Path, gallery: Gallery) -> None:
+    """Writes the gallery of a run by one rename."""
     part = workdir / f"{FILE}.part"
     with open(part, "wb") as file:
         np.savez_compressed(file, **gallery._asdict())
@@ -91,7 +82,7 @@ def save(workdir: Path, gallery: Gallery) -> None:
 
 
 def load(workdir: Path) -> Gallery | None:
-    """The gallery of a finished run; None where there is none yet."""
+    """Returns the gallery of a finished run, or None where there is none yet."""
     if not (workdir / FILE).exists():
         return None
     with np.load(workdir / FILE) as arrays:

@@ -1,4 +1,4 @@
-"""Runs of `main.py` as processes, several at a time, each on a device of its own."""
+"""Runs as processes, several at a time, each on a device of its own."""
 
 import contextlib
 import os
@@ -13,23 +13,29 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from vgg_jax.errors import ConfigError, RunError
-from vgg_jax.runs.run_record import Record
+from vgg_jax.runs.run_record import RunRecord
 
-_MAIN = Path(__file__).resolve().parents[2] / "main.py"
-# Ends of a run that a signal stopped: `train.Stopped`, or before that was listening.
+# The package that this process runs, whatever the working directory holds (-P).
+_TRAIN = (sys.executable, "-P", "-m", "vgg_jax", "train")
+_ROOT = str(Path(__file__).resolve().parents[2])
+# How a run ends that a signal stopped: as `loop.Stopped`, or before that listened.
 _STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGINT, -signal.SIGTERM)
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
 def devices(option: str) -> list[str]:
-    """`--devices`: the names between the commas."""
+    """Returns the names between the commas of `--devices`.
+
+    >>> devices("cpu0, cpu1")
+    ['cpu0', 'cpu1']
+    """
     return [name for name in map(str.strip, option.split(",")) if name]
 
 
 def _core(device: str | None) -> int | None:
-    """3 of `cpu3`; None for a GPU's or TPU chip's number."""
-    found = re.fullmatch(r"cpu([0-9]+)", device or "")
-    return int(found[1]) if found else None
+    """Returns the 3 of `cpu3`; None for a GPU's or TPU chip's number."""
+    match = re.fullmatch(r"cpu([0-9]+)", device or "")
+    return int(match[1]) if match else None
 
 
 def _check_cores(devices: Sequence[str]) -> None:
@@ -47,7 +53,7 @@ def _check_cores(devices: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def _tied(core: int | None) -> Iterator[None]:
-    """This thread, and what it starts, keeps to a core; None: to what it had."""
+    """Ties this thread, and what it starts, to a core; None leaves it as it is."""
     if core is None:
         yield
         return
@@ -60,7 +66,7 @@ def _tied(core: int | None) -> Iterator[None]:
 
 
 def _only(device: str | None) -> dict[str, str]:
-    """Environment in which a run sees one device (libtpu: as a process of its own)."""
+    """Returns variables by which a run sees one device (libtpu: and no peers)."""
     if device is None:
         return {}
     if _core(device) is not None:
@@ -73,13 +79,13 @@ def _only(device: str | None) -> dict[str, str]:
     }
 
 
-class Runner:
+class Launcher:
     """Starts runs, in workdirs below one directory.
 
     Args:
         config: `--config` of all runs.
         workdir: directory of the workdirs.
-        devices: numbers of the GPUs or TPU chips to use, one a run at a time, or cores
+        devices: numbers of the GPUs or TPU chips to use, one per run, or cores
             of the processor as Linux counts them (`cpu0`); empty: one run at a time,
             which sees all there is and prints here. With several, what a run prints
             goes to `<workdir>/<name>.log`.
@@ -108,8 +114,8 @@ class Runner:
         self._stopping = False
         self._processes: set[subprocess.Popen] = set()
 
-    def __call__(self, name: str, fields: Mapping[str, str]) -> Record:
-        """Runs, or goes on with, the run `name`; waits for a free device and the end.
+    def __call__(self, name: str, fields: Mapping[str, str]) -> RunRecord:
+        """Runs or resumes the run `name`; waits for a free device, and for its end.
 
         Raises:
             ConfigError: its settings are wrong.
@@ -127,15 +133,16 @@ class Runner:
             where = f"see {self._log(name)}" if self.several else "see above"
             error = ConfigError if status == ConfigError.exit_code else RunError
             raise error(f"run {name} ended with status {status}, {where}")
-        return Record(self._workdir / name)
+        return RunRecord(self._workdir / name)
 
     def _log(self, name):
         return self._workdir / f"{name}.log"
 
     def _run(self, name, fields, device):
-        environ = os.environ | _only(device)
+        path = os.pathsep.join(filter(None, [_ROOT, os.environ.get("PYTHONPATH")]))
+        environ = os.environ | _only(device) | {"PYTHONPATH": path}
         flags = [f"--config.{field}={value}" for field, value in fields.items()]
-        command = [sys.executable, str(_MAIN), f"--config={self._config}", *flags]
+        command = [*_TRAIN, f"--config={self._config}", *flags]
         with contextlib.ExitStack() as stack:
             out = None
             if self.several:
@@ -158,7 +165,7 @@ class Runner:
             return status
 
     def _stop(self):
-        """No run begins any more; those under way are told, once, to save and end."""
+        """Prevents further runs from starting; has those under way save and end."""
         with self._lock:
             if not self._stopping:
                 self._stopping = True
@@ -166,7 +173,7 @@ class Runner:
                     process.send_signal(signal.SIGINT)
 
     def all(self, jobs: Sequence[Callable]) -> list:
-        """What the jobs return, in their order; as many at a time as devices.
+        """Returns what the jobs return, in order; as many run at a time as devices.
 
         What a job raises, and SIGINT, SIGTERM and SIGHUP, end them all: what runs
         saves itself, nothing else begins, and it is raised.
@@ -192,6 +199,8 @@ class Runner:
 
 @contextlib.contextmanager
 def _as_interrupts(signals: Sequence[int]) -> Iterator[None]:
+    """Makes signals raise KeyboardInterrupt."""
+
     def interrupt(number, frame):
         raise KeyboardInterrupt
 

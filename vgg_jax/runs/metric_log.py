@@ -1,13 +1,13 @@
-"""Metrics on disk: `metrics.jsonl` and TensorBoard; and in a tracker, if asked for."""
+"""A run's metrics: `metrics.jsonl`, TensorBoard and, if asked for, a tracker."""
 
 import json
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from tensorboardX import SummaryWriter
 
+from vgg_jax.files import write_atomically
 from vgg_jax.runs.trackers import Tracker
 
 
@@ -29,9 +29,9 @@ class MetricLog:
     ):
         self.workdir = workdir
         path = workdir / "metrics.jsonl"
-        done = {"step": step, "epoch": epochs}
-        kept = [row for row in read(workdir) if row[row["kind"]] <= done[row["kind"]]]
-        write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
+        last = {"step": step, "epoch": epochs}
+        rows = [row for row in read(workdir) if row[row["kind"]] <= last[row["kind"]]]
+        write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows))
         self._file = open(path, "a", buffering=1)
         self._board = SummaryWriter(
             str(workdir / "tensorboard"), purge_step=step + 1 if step else None
@@ -39,26 +39,27 @@ class MetricLog:
         self._tracker = tracker
 
     def write(self, kind: str, row: Mapping[str, float]) -> None:
-        """One row. `kind` is "step" or "epoch"; `row["step"]` counts updates."""
+        """Writes a row. `kind` is "step" or "epoch"; `row["step"]` counts updates."""
         self._file.write(json.dumps({"kind": kind, **row}) + "\n")
         self.show(kind, row)
 
     def show(self, kind: str, row: Mapping[str, float]) -> None:
-        """A row for TensorBoard and the tracker only."""
+        """Sends a row to TensorBoard and the tracker only."""
         values = {f"{kind}/{key}": x for key, x in row.items() if key != "step"}
         for key, value in values.items():
-            self._board.add_scalar(key, value, row["step"])
+            self._board.add_scalar(key, value, int(row["step"]))
         if self._tracker:
-            self._guarded(self._tracker.write, values, row["step"])
+            self._guarded(self._tracker.write, values, int(row["step"]))
 
     def close(self) -> None:
+        """Ends the files and the tracker's run."""
         self._file.close()
         self._board.close()
         if self._tracker:
             self._guarded(self._tracker.close)
 
     def _guarded(self, call, *arguments):
-        """A tracker that fails (its network, say) is left; the training goes on."""
+        """Drops a tracker that fails (its network, say); the training goes on."""
         try:
             call(*arguments)
         except Exception as error:
@@ -71,7 +72,7 @@ class MetricLog:
 
 
 def read(workdir: Path) -> list[dict]:
-    """The rows of a run; a last line cut short by a crash is left out."""
+    """Returns the rows of a run; a last line cut short by a crash is left out."""
     try:
         lines = (workdir / "metrics.jsonl").read_text().split("\n")
     except FileNotFoundError:
@@ -83,13 +84,3 @@ def read(workdir: Path) -> list[dict]:
         except json.JSONDecodeError:
             continue
     return rows
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replaces a file by one rename, so that a crash leaves the old or the new one."""
-    part = path.with_name(path.name + ".part")
-    with open(part, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)

@@ -11,24 +11,24 @@ from vgg_jax.runs.sweep_grid import Range
 
 
 def search(
-    axes: Mapping[str, Range | Sequence[str]],
+    grid: Mapping[str, Range | Sequence[str]],
     trials: int,
     score: Callable[[dict[str, str]], float],
     together: Callable,
     workdir: Path,
     identity: Mapping,
 ) -> list[dict[str, str]]:
-    """Settings tried, in the order of their trials, with a score.
+    """Returns the settings tried that have a score, in the order of their trials.
 
     Goes on with the study in `<workdir>/optuna.log`: trials that a stop or crash cut
     short are tried again first, finished ones count.
 
     Args:
-        axes: field -> a range, or the values to choose from.
+        grid: field -> a range, or the values to choose from.
         trials: number of settings to try in all.
         score: takes a setting; higher is better. A `RunError` marks the setting as
             failed (it diverged, say) and the search goes on.
-        together: runs a list of jobs, as `Runner.all`.
+        together: runs a list of jobs, as `Launcher.all`.
         workdir: keeps the study.
         identity: JSON values that say what is searched; a study goes on with its own.
 
@@ -46,7 +46,9 @@ def search(
 
     def one():
         trial = study.ask()
-        setting = {field: _suggest(trial, field, axis) for field, axis in axes.items()}
+        setting = {
+            field: _suggest(trial, field, tried) for field, tried in grid.items()
+        }
         trial.set_user_attr("setting", setting)
         try:
             study.tell(trial, score(setting))
@@ -57,11 +59,11 @@ def search(
                 raise
             print(f"{error}; the search goes on", flush=True)
 
-    together([one] * (trials - _done(study, state)))
-    found = study.get_trials(states=[state.COMPLETE])
-    if not found:
+    together([one] * (trials - _ended(study, state)))
+    scored = study.get_trials(states=[state.COMPLETE])
+    if not scored:
         raise RunError("every run of the search failed: see what they said")
-    return [trial.user_attrs["setting"] for trial in found]
+    return [trial.user_attrs["setting"] for trial in scored]
 
 
 def _optuna() -> ModuleType:
@@ -78,7 +80,7 @@ def _optuna() -> ModuleType:
 
 
 def _study(optuna, workdir, identity) -> Any:
-    """The study kept in `workdir`, begun or gone on with."""
+    """Returns the study kept in `workdir`, started or resumed."""
     file = optuna.storages.journal.JournalFileBackend(str(workdir / "optuna.log"))
     study = optuna.create_study(
         study_name="sweep",
@@ -99,14 +101,14 @@ def _study(optuna, workdir, identity) -> Any:
     return study
 
 
-def _suggest(trial, field, axis):
-    if isinstance(axis, Range):
-        return axis.suggest(trial, field)
-    return trial.suggest_categorical(field, axis)
+def _suggest(trial, field, tried):
+    if isinstance(tried, Range):
+        return tried.suggest(trial, field)
+    return trial.suggest_categorical(field, tried)
 
 
-def _done(study, state):
-    """Trials that ended and are not tried again."""
+def _ended(study, state):
+    """Returns the number of trials that ended and are not tried again."""
     ended = study.get_trials(states=[state.COMPLETE, state.FAIL])
     again = [trial for trial in study.trials if "fixed_params" in trial.system_attrs]
     return len(ended) - len(again)  # the first try of each of those failed

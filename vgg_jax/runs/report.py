@@ -1,25 +1,14 @@
-"""One page that shows a run, or several beside each other; it needs no network.
+"""One page that shows a run, finished or not; it needs no network."""
 
-Every run ends with `<workdir>/report.html`. To make it again, also of an unfinished
-run, or to compare runs:
-
-    python -m vgg_jax.runs.report --workdir=runs/vgg16
-    python -m vgg_jax.runs.report --workdir=runs/vgg16 --workdir=runs/vgg16_bn
-"""
-
-import argparse
 import html
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from vgg_jax.errors import RunError, guarded
-from vgg_jax.runs import comparison, figures, gallery
-from vgg_jax.runs import metric_log as log
+from vgg_jax.files import write_atomically
+from vgg_jax.runs import figures, gallery
 from vgg_jax.runs.html_page import document, duration, image, table
-from vgg_jax.runs.run_record import Record
+from vgg_jax.runs.run_record import RunRecord
 from vgg_jax.runs.workdir import flatten
 
 FILE = "report.html"
@@ -27,14 +16,14 @@ _FILTERS = 64  # shown at most
 
 
 def write(workdir: Path) -> Path:
-    """Makes `<workdir>/report.html`; returns its path."""
+    """Writes `<workdir>/report.html`; returns its path."""
     path = workdir / FILE
-    log.write_atomically(path, page(Record(workdir)))
+    write_atomically(path, page(RunRecord(workdir)))
     return path
 
 
-def page(record: Record) -> str:
-    """The page of one run, finished or not."""
+def page(record: RunRecord) -> str:
+    """Returns the page of a run, finished or not."""
     return document(record.name, _body(record))
 
 
@@ -49,12 +38,12 @@ def _body(record):
     )
     yield from _numbers(record)
     yield from _curves(record)
-    kept = gallery.load(record.workdir)
+    shown = gallery.load(record.workdir)
     if result:
-        yield from _test(result["test"], kept)
-    if kept:
+        yield from _test(result["test"], shown)
+    if shown:
         names = list(result["test"]["per_class"]) if result else []
-        yield from _pictures(kept, names)
+        yield from _pictures(shown, names)
     yield "<h2>How it was made</h2>"
     if result:
         environment = result["environment"]
@@ -78,7 +67,7 @@ def _numbers(record):
     if record.epochs:
         last = record.epochs[-1]
         tiles["epochs"] = f"{last['epoch']} of {record.config['epochs']}"
-        tiles["images a second"] = f"{last['images_per_second']:,.0f}"
+        tiles["images/s"] = f"{last['images_per_second']:,.0f}"
         if best := record.column("val_accuracy")[1]:
             tiles["best validation top-1"] = f"{100 * max(best):.2f}%"
     cells = (
@@ -106,7 +95,7 @@ def _curves(record):
         yield figures.curves(series, title=what, x="epoch", y=y, marks=marks)
     for key, title, y in (
         ("learning_rate", "learning rate", "at the epoch's end"),
-        ("images_per_second", "throughput", "training images a second"),
+        ("images_per_second", "throughput", "training images/s"),
     ):
         at, values = record.column(key)
         yield figures.curves(
@@ -120,72 +109,44 @@ def _curves(record):
     yield "</div>"
 
 
-def _test(test, kept):
+def _test(test, shown):
     names = list(test["per_class"])
     yield f'<h2>On the {test["count"]:,} test images</h2><div class="figures">'
     yield figures.bars(
         test["per_class"], title="accuracy by class", x="top-1 accuracy, %"
     )
-    if kept:
-        right = (kept.guesses == kept.labels).astype(float)
-        error = figures.calibration_error(kept.confidence, right)
-        yield "<div>" + figures.calibration(kept.confidence, right)
+    if shown:
+        right = (shown.guesses == shown.labels).astype(float)
+        error = figures.calibration_error(shown.confidence, right)
+        yield "<div>" + figures.calibration(shown.confidence, right)
         yield (
-            f'<p class="soft">Mean confidence {kept.confidence.mean():.1%}, accuracy '
+            f'<p class="soft">Mean confidence {shown.confidence.mean():.1%}, accuracy '
             f"{right.mean():.1%}; expected calibration error {error:.3f}.</p></div>"
         )
     yield figures.confusion(np.array(test["confusion"]), names)
     yield "</div>"
 
 
-def _pictures(kept, names):
-    called = lambda i: names[i] if i < len(names) else str(i)  # noqa: E731
-    if len(kept.mistakes):
+def _pictures(shown, names):
+    called = lambda i: names[i] if i < len(names) else str(i)
+    if len(shown.mistakes):
         yield '<h2>The most confident mistakes</h2><div class="pictures">'
-        for place, picture in zip(kept.mistakes, kept.pictures, strict=True):
-            guess, true = kept.guesses[place], kept.labels[place]
-            sure = kept.confidence[place]
+        for place, picture in zip(shown.mistakes, shown.pictures, strict=True):
+            guess, true = shown.guesses[place], shown.labels[place]
+            sure = shown.confidence[place]
             caption = f"<b>{called(guess)}</b> {sure:.0%}<br>is {called(true)}"
             yield f"<figure>{image(picture, called(true))}{caption}</figure>"
         yield "</div>"
     yield "<h2>Training images as the network saw them</h2>"
     yield '<p class="soft">Augmented and normalised, all stretched to one range.</p>'
     yield '<div class="pictures small">'
-    yield from (image(picture, "training image") for picture in kept.samples)
+    yield from (image(picture, "training image") for picture in shown.samples)
     yield "</div>"
-    if kept.filters.shape[2] == 3:
-        count = kept.filters.shape[-1]
+    if shown.filters.shape[2] == 3:
+        height, width, _, count = shown.filters.shape
         yield f"<h2>First-layer filters</h2><p class='soft'>conv1_1, {count} of "
-        yield f"{kept.filters.shape[0]}x{kept.filters.shape[1]} pixels, each stretched "
+        yield f"{height}x{width} pixels, each stretched "
         yield 'to its own range.</p><div class="pictures small">'
         for i in range(min(count, _FILTERS)):
-            yield image(gallery.stretch(kept.filters[..., i]), f"filter {i}")
+            yield image(gallery.stretch(shown.filters[..., i]), f"filter {i}")
         yield "</div>"
-
-
-def main(arguments: Sequence[str]) -> None:
-    """The command line; prints the path of the page."""
-    parser = argparse.ArgumentParser(
-        "python -m vgg_jax.runs.report",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--workdir", type=Path, action="append", required=True, help="of a run"
-    )
-    parser.add_argument("--out", type=Path, help="file to write")
-    options = parser.parse_args(arguments)
-    records = [Record(workdir) for workdir in options.workdir]
-    name, made = FILE, page(records[0])
-    if len(records) > 1:
-        name, made = "comparison.html", comparison.page(records)
-    path = options.out or options.workdir[0] / name
-    try:
-        log.write_atomically(path, made)
-    except OSError as error:
-        raise RunError(f"{path} cannot be written ({error}): give --out") from error
-    print(path)
-
-
-if __name__ == "__main__":
-    guarded(main, sys.argv[1:])

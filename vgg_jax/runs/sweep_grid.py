@@ -2,14 +2,16 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from vgg_jax.errors import ConfigError
 
 
 class Range(NamedTuple):
-    """Numbers from `low` to `high`: whole ones if both are; by their logarithm if
-    `high` is at least ten times `low` and `low` above 0.
+    """Numbers from `low` to `high`.
+
+    Whole numbers if both ends are; spread by their logarithm if `high` is at least ten
+    times `low` and `low` is above 0.
     """
 
     low: float
@@ -17,7 +19,14 @@ class Range(NamedTuple):
 
     @staticmethod
     def parse(text: str) -> "Range | None":
-        """`0.001..0.1`; None if the text is nothing of that form."""
+        """Returns the range written `0.001..0.1`, or None if the text is not such.
+
+        Raises:
+            ConfigError: the range is empty.
+
+        >>> Range.parse("1..4")
+        Range(low=1, high=4)
+        """
         try:
             low, high = (_number(part) for part in text.split(".."))
         except ValueError:
@@ -26,7 +35,8 @@ class Range(NamedTuple):
             raise ConfigError(f"{text!r} is an empty range: write low..high")
         return Range(low, high)
 
-    def suggest(self, trial, field: str) -> str:
+    def suggest(self, trial: Any, field: str) -> str:
+        """Returns the value that an Optuna trial chooses, as a setting is written."""
         log = 0 < 10 * self.low <= self.high
         if isinstance(self.low, int) and isinstance(self.high, int):
             return str(trial.suggest_int(field, self.low, self.high, log=log))
@@ -40,32 +50,39 @@ def _number(text):
         return float(text)
 
 
-Axes = dict[str, Range | list[str]]
+Grid = dict[str, Range | list[str]]  # field -> what to try of it
 
 
-def parse(settings: Sequence[str]) -> Axes:
-    """Field -> what to try of it.
+def parse(settings: Sequence[str]) -> Grid:
+    """Returns the grid that a command line asks for.
 
     Args:
         settings: `--config.lr=0.01,0.03`; commas separate the values, except inside
             brackets: `--config.model.hidden=(64,64),(128,)`. Or `0.01..0.1`.
 
     Raises:
-        ConfigError: not of that form, or the seed is set.
+        ConfigError: a setting is not of that form, or sets the seed.
+
+    >>> parse(["--config.lr=0.01,0.03", "--config.epochs=1..4"])
+    {'lr': ['0.01', '0.03'], 'epochs': Range(low=1, high=4)}
     """
-    found: Axes = {}
+    grid: Grid = {}
     for setting in settings:
         field, equals, values = setting.removeprefix("--config.").partition("=")
         if not (setting.startswith("--config.") and field and equals):
             raise ConfigError(f"{setting!r}: write --config.<field>=<value>,<value>")
         if field == "seed":
             raise ConfigError("config.seed is the sweep's own axis: use --seeds=N")
-        found[field] = Range.parse(values) or split(values)
-    return found
+        grid[field] = Range.parse(values) or split(values)
+    return grid
 
 
 def split(values: str) -> list[str]:
-    """Parts between the commas that are outside brackets."""
+    """Returns the parts between the commas that are outside brackets.
+
+    >>> split("(64,64),(128,)")
+    ['(64,64)', '(128,)']
+    """
     parts, depth = [""], 0
     for letter in values:
         depth += (letter in "([") - (letter in ")]")
@@ -76,29 +93,31 @@ def split(values: str) -> list[str]:
     return parts
 
 
-def grid(along: Axes) -> list[dict[str, str]]:
-    """All settings of the axes, the last axis innermost.
+def settings(grid: Grid) -> list[dict[str, str]]:
+    """Returns all settings of a grid, the last field varying fastest.
 
     Raises:
-        ConfigError: an axis is a range.
+        ConfigError: a field is given a range.
     """
-    for field, axis in along.items():
-        if isinstance(axis, Range):
+    lists: list[list[str]] = []
+    for field, values in grid.items():
+        if isinstance(values, Range):
             raise ConfigError(
-                f"config.{field}={axis.low}..{axis.high} is a range: add --trials=N to "
-                "search it with Optuna, or name its values: a,b,c"
+                f"config.{field}={values.low}..{values.high} is a range: add "
+                "--trials=N to search it with Optuna, or name its values: a,b,c"
             )
-    settings = itertools.product(*along.values())
-    return [dict(zip(along, values, strict=True)) for values in settings]
+        lists.append(values)
+    products = itertools.product(*lists)
+    return [dict(zip(grid, values, strict=True)) for values in products]
 
 
-def name(setting: Mapping[str, str], along: Axes, seed: int) -> str:
-    """Directory of a run, of the fields that vary: `lr=0.03,seed=1`."""
-    parts = varying(setting, along) + [f"seed={seed}"]
+def run_name(setting: Mapping[str, str], grid: Grid, seed: int) -> str:
+    """Returns the directory of a run: `lr=0.03,seed=1`, from the fields that vary."""
+    parts = varying(setting, grid) + [f"seed={seed}"]
     return ",".join(parts).replace("/", "_")
 
 
-def varying(setting: Mapping[str, str], along: Axes) -> list[str]:
-    """`field=value` of the fields that have more than one value to try."""
-    varies = lambda f: isinstance(along[f], Range) or len(along[f]) > 1  # noqa: E731
+def varying(setting: Mapping[str, str], grid: Grid) -> list[str]:
+    """Returns `field=value` for the fields that have more than one value to try."""
+    varies = lambda f: isinstance(grid[f], Range) or len(grid[f]) > 1
     return [f"{field}={value}" for field, value in setting.items() if varies(field)]

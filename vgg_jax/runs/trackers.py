@@ -21,9 +21,9 @@ class Tracker(NamedTuple):
     """One run in a tracker.
 
     Attributes:
-        identity: of the run there.
+        identity: name of the run there.
         write: takes values by name and the number of updates made.
-        close: ends it.
+        close: ends the run there.
     """
 
     identity: str
@@ -52,9 +52,9 @@ def _mlflow(name, fields, identity, workdir):
     client = mlflow.MlflowClient()
     if identity is None:
         experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", _PROJECT)
-        found = client.get_experiment_by_name(experiment)
-        place = found.experiment_id if found else client.create_experiment(experiment)
-        identity = client.create_run(place, run_name=name).info.run_id
+        known = client.get_experiment_by_name(experiment)
+        parent = known.experiment_id if known else client.create_experiment(experiment)
+        identity = client.create_run(parent, run_name=name).info.run_id
         for field, value in fields.items():
             client.log_param(identity, field, value)
     else:
@@ -71,8 +71,10 @@ TRACKERS = {"none": None, "wandb": _wandb, "mlflow": _mlflow}
 
 
 def check(name: str) -> None:
-    """Raises:
-    ConfigError: the tracker is not installed.
+    """Checks that a tracker is installed.
+
+    Raises:
+        ConfigError: it is not.
     """
     if name != "none" and importlib.util.find_spec(name) is None:
         raise ConfigError(
@@ -82,11 +84,11 @@ def check(name: str) -> None:
 
 
 def opened(name: str, workdir: Path, fields: Mapping[str, object]) -> Tracker | None:
-    """The tracker's run that belongs to `workdir`, begun or gone on with.
+    """Returns the tracker's run that belongs to a workdir, started or resumed.
 
     Args:
         name: a key of `TRACKERS`.
-        workdir: of the run.
+        workdir: directory of the run.
         fields: the config, flat.
 
     Raises:

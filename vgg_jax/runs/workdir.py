@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from vgg_jax.errors import ConfigError, RunError
-from vgg_jax.runs.metric_log import write_atomically
+from vgg_jax.files import write_atomically
+from vgg_jax.renamed import modern
 
 # Fields that may change between two starts of a run: they do not change its result.
 OPERATIONAL = (
@@ -23,7 +24,7 @@ OPERATIONAL = (
 
 @contextlib.contextmanager
 def claim(path: Path, config: dict[str, Any]) -> Iterator[None]:
-    """Holds `path` for a run of `config`; `record` makes it that run's.
+    """Holds `path` for a run of `config`; `write_config` makes it that run's.
 
     Args:
         path: created if missing.
@@ -38,8 +39,8 @@ def claim(path: Path, config: dict[str, Any]) -> Iterator[None]:
         lock = open(path / ".lock", "w")
     except OSError as error:
         raise RunError(
-            f"workdir {path} cannot be written ({error.strerror}): name another with "
-            "--workdir=DIR"
+            f"workdir {path} cannot be written ({error.strerror}): name another "
+            "workdir, --workdir=DIR"
         ) from error
     with lock:
         try:
@@ -53,9 +54,12 @@ def claim(path: Path, config: dict[str, Any]) -> Iterator[None]:
         yield
 
 
-def record(path: Path, config: dict[str, Any]) -> None:
-    """Writes `config.json`. Call once the config has proved good, not before: what
-    failed at once must not stand in the way of its correction."""
+def write_config(path: Path, config: dict[str, Any]) -> None:
+    """Writes `config.json`.
+
+    Call it once the config has proved good, not before: what failed at once must not
+    stand in the way of its correction.
+    """
     write_atomically(path / "config.json", json.dumps(config, indent=2) + "\n")
 
 
@@ -77,7 +81,11 @@ def _check_same(path, config):
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`{"a": {"b": 1}}` -> `{"a.b": 1}`."""
+    """Returns nested fields by their dotted names.
+
+    >>> flatten({"lr": 0.1, "model": {"variant": "D"}})
+    {'lr': 0.1, 'model.variant': 'D'}
+    """
     flat = {}
     for key, value in config.items():
         if isinstance(value, dict):
@@ -88,9 +96,13 @@ def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """`field: old -> new` for every field that differs and matters to the result."""
-    old, new = (flatten(json.loads(json.dumps(c))) for c in (old, new))
-    operational = lambda key: any(  # noqa: E731
+    """Returns `field: old -> new` for every field whose difference changes the result.
+
+    >>> differences({"lr": 0.1, "profile": 0}, {"lr": 0.2, "profile": 9})
+    ['lr: 0.1 -> 0.2']
+    """
+    old, new = (flatten(modern(json.loads(json.dumps(c)))) for c in (old, new))
+    operational = lambda key: any(
         key == name or key.startswith(name + ".") for name in OPERATIONAL
     )
     return [
