@@ -1,20 +1,25 @@
-"""Every field, with its unit and constraint. The other configs are diffs of it."""
+"""Every field: its default, unit and meaning. The other configs are diffs of it.
+
+Which values a field may have stands once, in the dataclass that reads it
+(`vgg_jax/training/config.py` names them all); a wrong value is answered with the right
+ones before any work is done.
+"""
 
 from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
     config = ConfigDict()
-    config.seed = 0  # >= 0; initial weights, order of the images, augmentation
-    config.epochs = 50  # >= 1
-    config.batch_size = 128  # >= 1, at most the training split
-    config.remainder = "drop"  # last partial training batch: "drop" or "keep"
-    config.eval_batch_size = 500  # >= 1; any value gives the same numbers
-    config.lr = 0.01  # > 0; peak learning rate
-    config.label_smoothing = 0.0  # in [0, 1)
-    config.ema_decay = 0.0  # in [0, 1); > 0: evaluate averaged weights
-    config.lookahead = 0.0  # in [0, 1); > 0: average that pulls the weights back
-    config.views = 1  # of an image in evaluation: 1, 2 (mirrored), 6 (and shifted)
+    config.seed = 0  # initial weights, order of the images, augmentation
+    config.epochs = 50
+    config.batch_size = 128  # images per update
+    config.remainder = "drop"  # last partial training batch: "drop" it or "keep" it
+    config.eval_batch_size = 500  # any value gives the same numbers
+    config.lr = 0.01  # peak learning rate
+    config.label_smoothing = 0.0  # share of the target spread over all classes
+    config.ema_decay = 0.0  # per update, of an average to evaluate with; 0: off
+    config.lookahead = 0.0  # per update; an average that pulls the weights back; 0: off
+    config.views = 1  # views of an image in evaluation: 2: mirrored, 6: and shifted
     config.test_with = "best"  # weights tested at the end: "best" or "last"
     config.profile = 0  # steps to trace into <workdir>/profile (Perfetto); 0: none
 
@@ -23,63 +28,65 @@ def get_config() -> ConfigDict:
     config.data.data_dir = ""  # TFDS directory; "": TFDS_DATA_DIR, else TFDS' default
     config.data.archive_dir = ""  # where CIFAR-10's official archive lies, if at all
     config.data.train = "train"  # TFDS split, may be sliced: "train[:90%]"
-    config.data.validation = "blog"  # "blog" (20% of train), "none", or a TFDS split
+    # "sklearn_80_20": train_test_split(test_size=0.2, random_state=42) of `train`, the
+    # blog's; "none"; or a TFDS split.
+    config.data.validation = "sklearn_80_20"
     config.data.test = "test"  # TFDS split
-    config.data.stream = False  # True: decode from disk as needed, not into memory
+    config.data.stream = False  # decode from disk as needed, not into memory
 
     config.augment = ConfigDict()  # of training images, on the device
     config.augment.crop = 0  # pixels of padding before a random crop; 0: off
     config.augment.crop_mode = "zero"  # padding: "zero" or "reflect"
     config.augment.flip = "none"  # "none", "random" or "alternating"
     config.augment.cutout = 0  # pixels, side of the square set to zero; 0: off
-    config.augment.resize = 0  # pixels the network sees (>= 32); 0: as in the data
+    config.augment.resize = 0  # pixels the network sees; 0: as in the data
     config.augment.normalize = "cifar10"  # "unit", "symmetric", "cifar10", "imagenet"
 
     config.model = ConfigDict()
     config.model.variant = "D"  # Table 1 of the paper: A, A-LRN, B, C, D, E; or a table
     config.model.num_classes = 0  # 0: as many as the data set has
-    config.model.width = 1.0  # > 0; multiplies the channels of every convolution
+    config.model.width = 1.0  # multiplies the channels of every convolution
     config.model.batch_norm = False
-    config.model.norm_scale = True  # False: batch norm learns no scale
-    config.model.whiten = False  # True: conv1_1 whitens the image's patches, untrained
+    config.model.norm_scale = True  # whether batch norm learns a scale
+    config.model.whiten = False  # whether conv1_1 whitens image patches, untrained
     config.model.head = "paper"  # "paper" (hidden layers) or "compact" (none)
     config.model.hidden = (4096, 4096)  # widths of the paper head's hidden layers
-    config.model.dropout = 0.5  # in [0, 1), after each hidden layer
+    config.model.dropout = 0.5  # rate after each hidden layer
     config.model.pool = "max"  # "max" or "average"
-    config.model.pool_early = False  # True: pool before batch norm and ReLU
+    config.model.pool_early = False  # pool before batch norm and ReLU
     # he, glorot_uniform, lecun, torchvision, paper, identity
     config.model.kernel_init = "he"
-    config.model.logit_scale = 1.0  # > 0; multiplies the logits
+    config.model.logit_scale = 1.0  # multiplies the logits
     config.model.dtype = "auto"  # float32, bfloat16; auto: bfloat16 where it is fast
-    config.model.conv = "auto"  # "auto": fast on each backend; "lax": XLA's own
+    config.model.conv = "auto"  # "auto": fast on each platform; "lax": XLA's own
 
     config.optimizer = ConfigDict()  # SGD
-    config.optimizer.momentum = 0.9  # in [0, 1)
+    config.optimizer.momentum = 0.9
     config.optimizer.nesterov = False
     config.optimizer.decay = "decoupled"  # decoupled (SGDW), constant (tfa's), l2
-    config.optimizer.weight_decay = 5e-4  # >= 0
+    config.optimizer.weight_decay = 5e-4
     config.optimizer.decay_all = True  # False: spare biases and norm parameters
-    config.optimizer.bias_scale = 1.0  # > 0; multiplies lr of batch norm's biases
-    config.optimizer.clip_norm = 0.0  # >= 0; largest gradient norm; 0: off
-    config.optimizer.muon = 0.0  # >= 0; > 0: Muon for the kernels, at muon * lr
+    config.optimizer.bias_scale = 1.0  # multiplies lr of batch norm's biases
+    config.optimizer.clip_norm = 0.0  # largest gradient norm; 0: off
+    config.optimizer.muon = 0.0  # Muon for the kernels, at muon * lr; 0: off
 
     config.schedule = ConfigDict()  # of the learning rate
     config.schedule.name = "plateau"  # plateau, constant, step, cosine, triangular
-    config.schedule.warmup_epochs = 0.0  # >= 0; linear rise from 0
+    config.schedule.warmup_epochs = 0.0  # linear rise from 0
     config.schedule.boundaries = (60, 120, 160)  # step: epochs at which lr drops
-    config.schedule.factor = 0.1  # in (0, 1); of a drop, step and plateau
-    config.schedule.final_scale = 0.0  # in [0, 1]; end of cosine, triangular / peak
+    config.schedule.factor = 0.1  # step and plateau: of a drop
+    config.schedule.final_scale = 0.0  # cosine and triangular: last rate over peak
     config.schedule.monitor = "val_loss"  # plateau: {val,train}_{loss,accuracy,top5}
-    config.schedule.patience = 1  # >= 0; plateau: epochs without improvement
-    config.schedule.min_delta = 1e-4  # >= 0; plateau: least absolute improvement
-    config.schedule.cooldown = 0  # >= 0; plateau: Keras' cooldown, epochs
-    config.schedule.min_lr = 1e-5  # >= 0; plateau: floor of the learning rate
+    config.schedule.patience = 1  # plateau: epochs without improvement
+    config.schedule.min_delta = 1e-4  # plateau: least absolute improvement
+    config.schedule.cooldown = 0  # plateau: Keras' cooldown, epochs
+    config.schedule.min_lr = 1e-5  # plateau: floor of the learning rate
 
     config.checkpoint = ConfigDict()
     config.checkpoint.monitor = "accuracy"  # of validation; best by: accuracy, loss
-    config.checkpoint.minutes = 10.0  # > 0; between saves inside a long epoch
+    config.checkpoint.minutes = 10.0  # between saves inside a long epoch
 
     config.log = ConfigDict()
-    config.log.every_steps = 50  # >= 1; between rows of metrics.jsonl in an epoch
-    config.log.tracker = "none"  # none, wandb, mlflow: there too, where installed
+    config.log.every_steps = 50  # between rows of metrics.jsonl in an epoch
+    config.log.tracker = "none"  # wandb, mlflow: there too, where installed
     return config

@@ -4,7 +4,7 @@ Quarter-width networks without batch norm and with the compact head, on 40,000 i
 all trained alike; judged on the 10,000 held out. A against A-LRN; B against C against D;
 B against a network with one 5x5 for every pair of 3x3 (section 2.3):
 
-    python -m vgg_jax.runs.sweep --config=configs/findings.py --seeds=2 --devices=cpu0,cpu1 \\
+    python -m vgg_jax sweep --config=configs/findings.py --seeds=2 --devices=cpu0,cpu1 \\
         --workdir=runs/findings '--config.model.variant=D,C,B,A,A-LRN,conv5-64 | conv5-128 | conv5-256 | conv5-512 | conv5-512 |'
 
 With fewer variants, in another workdir, it is one comparison.

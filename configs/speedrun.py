@@ -1,4 +1,4 @@
-"""The most accuracy a minute: a small whitened VGG and the recipe of airbench94.
+"""The most accuracy per minute: a small whitened VGG and the recipe of airbench94.
 
 After Jordan (2024), "94% on CIFAR-10 in 3.29 seconds": seven convolutions and three
 pools, each pool before batch norm as there, but 3x3 whitening and ReLU. Trains on all

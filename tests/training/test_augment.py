@@ -104,67 +104,6 @@ def test_cutout_comes_after_normalisation():
     assert holes.any((1, 2)).all() and holes.sum((1, 2)).max() == 16
 
 
-def bilinear(images, size):
-    """tf.image.resize without antialias: half-pixel centres, clamped at the edge."""
-    for axis in (1, 2):
-        length = images.shape[axis]
-        at = (np.arange(size) + 0.5) * length / size - 0.5
-        low = np.floor(at).astype(int)
-        shape = [1, 1, 1, 1]
-        shape[axis] = size
-        share = (at - low).reshape(shape)
-        first, second = (
-            np.take(images, np.clip(i, 0, length - 1), axis) for i in (low, low + 1)
-        )
-        images = first * (1 - share) + second * share
-    return images
-
-
-@pytest.mark.parametrize(
-    "height, width, size", [(32, 32, 224), (32, 32, 20), (5, 9, 7)]
-)
-def test_resize_equals_tensorflow(height, width, size):
-    images = noise(2, height, width, 3)
-    got = augment.resize(jnp.asarray(images), size)
-    assert got.dtype == jnp.float32
-    np.testing.assert_allclose(got, bilinear(images.astype(float), size), atol=1e-2)
-
-
-def test_resize_leaves_the_size_alone():
-    images = jnp.asarray(noise(2, 8, 8, 3))
-    assert augment.resize(images, 0) is images and augment.resize(images, 8) is images
-
-
-# facts.md section 5 (CIFAR-10) and section 3 (torchvision): mean and std, 0 ... 255.
-@pytest.mark.parametrize(
-    "statistics, mean, std",
-    [
-        ("unit", [0.0], [255.0]),
-        ("symmetric", [127.5], [127.5]),
-        (
-            "cifar10",
-            [125.30691805, 122.95039414, 113.86538318],
-            [62.99321928, 62.08870764, 66.70489964],
-        ),
-        (
-            "imagenet",
-            [255 * 0.485, 255 * 0.456, 255 * 0.406],
-            [255 * 0.229, 255 * 0.224, 255 * 0.225],
-        ),
-    ],
-)
-def test_statistics(statistics, mean, std):
-    images = noise(2, 4, 4, 3)
-    got = Augment(normalize=statistics).evaluate(jnp.asarray(images))
-    want = (images - np.array(mean)) / std
-    assert got.dtype == jnp.float32
-    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
-
-
-def test_no_statistics_are_left_out():
-    assert set(augment.STATISTICS) == {"unit", "symmetric", "cifar10", "imagenet"}
-
-
 EVERYTHING = {
     "crop": 2,
     "crop_mode": "reflect",
@@ -206,14 +145,6 @@ def test_under_jit(flip):
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("statistics", ["cifar10", "imagenet"])
-def test_wrong_number_of_channels(statistics):
-    grey = jnp.zeros((2, 8, 8, 1), jnp.uint8)
-    with pytest.raises(ConfigError, match="3 channels.* have 1.*'unit'"):
-        Augment(normalize=statistics).evaluate(grey)
-    assert Augment(normalize="unit").evaluate(grey).shape == grey.shape
-
-
 @pytest.mark.parametrize(
     "options, known",
     [
@@ -226,22 +157,3 @@ def test_unknown_names(options, known):
     with pytest.raises(ConfigError, match="'F'") as error:
         train(options, noise(1, 4, 4, 3))
     assert all(name in str(error.value).split(":")[-1] for name in known)
-
-
-def test_views_by_hand():
-    """6 views: image and mirror image at 1/4, the four shifted ones at 1/8 each."""
-    image = np.arange(2 * 4 * 5 * 3, dtype=np.float32).reshape(2, 4, 5, 3)
-    shown, weights = augment.views(jnp.asarray(image), 6)
-    padded = np.pad(image, ((0, 0), (1, 1), (1, 1), (0, 0)), "reflect")
-    up_left, down_right = padded[:, :4, :5], padded[:, 2:, 2:]
-    want = [image, np.flip(image, 2), up_left, down_right]
-    want += [np.flip(up_left, 2), np.flip(down_right, 2)]
-    assert weights == [1 / 4, 1 / 4, 1 / 8, 1 / 8, 1 / 8, 1 / 8]
-    for got, expected in zip(shown, want, strict=True):
-        np.testing.assert_array_equal(got, expected)
-    assert [len(augment.views(jnp.asarray(image), n)[0]) for n in augment.VIEWS] == [
-        1,
-        2,
-        6,
-    ]
-    assert augment.views(jnp.asarray(image), 2)[1] == [1 / 2, 1 / 2]

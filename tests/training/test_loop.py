@@ -1,5 +1,6 @@
 """Runs end to end on real images: resuming, stopping, killing, finishing."""
 
+import io
 import json
 import os
 import shutil
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -15,15 +17,11 @@ import pytest
 from rich.console import Console
 
 from configs import default
-from vgg_jax.data import batches
-from vgg_jax.data import datasets as data
+from vgg_jax.data import batches, datasets
 from vgg_jax.errors import ConfigError, RunError
-from vgg_jax.runs import checkpoint, workdir
-from vgg_jax.runs import metric_log as log
-from vgg_jax.training import config as config_lib
-from vgg_jax.training import loop as train
-from vgg_jax.training import recipe, step
-from vgg_jax.training import session as run_lib
+from vgg_jax.runs import checkpoint, metric_log, workdir
+from vgg_jax.training import loop, recipe, session, step
+from vgg_jax.training.config import resolve
 from vgg_jax.training.interrupt import Interrupt
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,8 +39,7 @@ def tiny(**fields):
     config.data.test = "test[:150]"
     config.augment.crop = 2
     config.augment.flip = "alternating"
-    config.model.variant = "A"
-    config.model.width = 1 / 16
+    config.model.variant = "conv3-8 | conv1-8 | conv3-8 |"
     config.model.batch_norm = True
     config.model.hidden = (32,)
     config.schedule.min_delta = 10.0  # no epoch but the first improves by that
@@ -53,7 +50,7 @@ def tiny(**fields):
 
 
 def run(config, workdir):
-    return train.train(config, workdir, Console(quiet=True))
+    return loop.train(config, workdir, Console(quiet=True))
 
 
 def stop_after(monkeypatch, calls):
@@ -66,7 +63,7 @@ def stop_after(monkeypatch, calls):
                 os.kill(os.getpid(), signal.SIGTERM)
             return super().__call__()
 
-    monkeypatch.setattr(run_lib, "Interrupt", StopAfter)
+    monkeypatch.setattr(session, "Interrupt", StopAfter)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +82,7 @@ def crc(workdir):
 
 
 def epochs(workdir):
-    return [row for row in log.read(workdir) if row["kind"] == "epoch"]
+    return [row for row in metric_log.read(workdir) if row["kind"] == "epoch"]
 
 
 def numbers(rows):
@@ -121,13 +118,13 @@ def test_a_finished_run_is_left_alone(whole):
 def test_resumed_equals_uninterrupted(calls, whole, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         stop_after(patch, calls)
-        with pytest.raises(train.Stopped) as stopped:
+        with pytest.raises(loop.Stopped) as stopped:
             run(tiny(), tmp_path)
     assert stopped.value.exit_code == 128 + signal.SIGTERM
     result = run(tiny(), tmp_path)
     assert result["test"] == whole[1]["test"]
     assert crc(tmp_path) == crc(whole[0])
-    assert numbers(log.read(tmp_path)) == numbers(log.read(whole[0]))
+    assert numbers(metric_log.read(tmp_path)) == numbers(metric_log.read(whole[0]))
 
 
 def test_another_config_is_refused_with_its_differences(whole):
@@ -146,14 +143,16 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(damage, whole, tmp_pa
     (tmp_path / "result.json").unlink()
     files = [p for p in (tmp_path / "checkpoints" / "15").rglob("*") if p.is_file()]
     target = max(files, key=lambda p: p.stat().st_size)
-    data = bytearray(target.read_bytes())
-    data[len(data) // 2] ^= 0xFF
+    content = bytearray(target.read_bytes())
+    content[len(content) // 2] ^= 0xFF
     if damage == "remove":
         target.unlink()
     else:
-        target.write_bytes(data if damage == "flip" else data[: len(data) // 2])
-    console = Console(record=True, width=500, file=open(os.devnull, "w"))
-    result = train.train(tiny(), tmp_path, console)
+        target.write_bytes(
+            content if damage == "flip" else content[: len(content) // 2]
+        )
+    console = Console(record=True, width=500, file=io.StringIO())
+    result = loop.train(tiny(), tmp_path, console)
     assert "Going on from 10 instead" in console.export_text()
     assert result["test"] == whole[1]["test"]
     assert list((tmp_path / "damaged").iterdir())
@@ -185,9 +184,10 @@ def test_the_best_checkpoint_is_kept_with_the_last_two(monitor, best, tmp_path):
         5: {"accuracy": 0.2, "loss": 0.7},
         6: {"accuracy": 0.1, "loss": 0.9},
     }
-    dataset = data.load(**tiny().data)
-    made = recipe.build(config_lib.resolve(tiny()), dataset, steps_per_epoch=4)
-    state = step.init(made, seed=0, image_shape=(32, 32, 3))
+    dataset = datasets.load(**tiny().data)
+    made = recipe.build(resolve(tiny()), dataset, steps_per_epoch=4)
+    init = jax.jit(partial(step.init, made, seed=0, image_shape=(32, 32, 3)))
+    state = init()
     manager = checkpoint.Checkpoints(tmp_path, monitor=monitor)
     marked = [
         epoch
@@ -239,15 +239,15 @@ sys.path[:0] = [{root!r}, {tests!r}]
 from vgg_jax import backend
 backend.configure()
 import test_loop
-from vgg_jax import train
+from vgg_jax.training import loop
 from vgg_jax.errors import RunError
-end_epoch = train._end_epoch
-def then_full(run, state, *rest):
-    state = end_epoch(run, state, *rest)
-    run.checkpoints.wait()
+end_epoch = loop._end_epoch
+def then_full(session, state, *rest):
+    state = end_epoch(session, state, *rest)
+    session.checkpoints.wait()
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
     return state
-train._end_epoch = then_full
+loop._end_epoch = then_full
 try:
     test_loop.run(test_loop.tiny(), Path(sys.argv[1]))
 except RunError as error:
@@ -299,10 +299,10 @@ def test_a_killed_process_resumes(signum, whole, tmp_path):
 
 def test_two_steps_of_jit_donate_their_state(whole):
     """The state's memory is given to the next state, not copied."""
-    config = config_lib.resolve(tiny())
-    dataset = data.load(**config.data)
-    made = recipe.build(config, dataset, steps_per_epoch=4)
-    state = step.init(made, seed=0, image_shape=(32, 32, 3))
+    dataset = datasets.load(**tiny().data)
+    made = recipe.build(resolve(tiny()), dataset, steps_per_epoch=4)
+    init = partial(step.init, made, seed=0, image_shape=(32, 32, 3))
+    state = jax.eval_shape(init)
     batch = next(
         batches.training(
             dataset.train, seed=0, batch_size=8, epoch=0, start=0, remainder="drop"

@@ -12,10 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vgg_jax.data.batches import TrainingBatch
 from vgg_jax.nn.vgg import VGG
-from vgg_jax.training import sgd as optimizer
 from vgg_jax.training import step
 from vgg_jax.training.augment import Augment
+from vgg_jax.training.schedule import Schedule
+from vgg_jax.training.sgd import SGD
 
 BATCH = 32
 # VGG-16 D, by hand: 13 convolutions, each with a weight gradient, and all but the
@@ -32,19 +34,18 @@ def lowering():
             batch_norm=True,
             head="compact",
             dtype=jnp.bfloat16,
-            conv="lax",  # what "auto" is where the default backend is no CPU
         ),
         augment=Augment(crop=4, flip="random", normalize="cifar10"),
-        optimizer=optimizer.sgd(muon=0.4),
-        schedule=optimizer.schedule("cosine", lr=0.1, epochs=2, steps_per_epoch=9),
+        optimizer=SGD(muon=0.4).transformation(),
+        schedule=Schedule(name="cosine").rate(lr=0.1, epochs=2, steps_per_epoch=9),
     )
     state = jax.eval_shape(partial(step.init, recipe, seed=0, image_shape=(32, 32, 3)))
-    batch = {
-        "image": jax.ShapeDtypeStruct((BATCH, 32, 32, 3), np.uint8),
-        "label": jax.ShapeDtypeStruct((BATCH,), np.int32),
-        "index": jax.ShapeDtypeStruct((BATCH,), np.int32),
-        "epoch": jax.ShapeDtypeStruct((), np.int32),
-    }
+    batch = TrainingBatch(
+        jax.ShapeDtypeStruct((BATCH, 32, 32, 3), np.uint8),
+        jax.ShapeDtypeStruct((BATCH,), np.int32),
+        jax.ShapeDtypeStruct((BATCH,), np.int32),
+        jax.ShapeDtypeStruct((), np.int32),
+    )
     train_step = jax.jit(partial(step.train_step, recipe), donate_argnums=0)
     return train_step, state, batch
 
@@ -91,14 +92,26 @@ def test_nothing_of_host_or_cpu_is_left(program, forbidden):
     assert forbidden not in program[0]
 
 
-def test_auto_on_cpu_is_another_program():
-    """The tests above would see the CPU's own convolutions."""
+def test_the_cpu_has_its_own_algorithms():
+    """The same "auto" network, lowered for the CPU: the tests above would see it."""
     train_step, state, batch = lowering()
-    recipe = train_step.__wrapped__.args[0]
-    recipe = recipe._replace(model=recipe.model.clone(conv="auto"))
-    own = jax.jit(partial(step.train_step, recipe))
-    text = jax.export.export(own, platforms=["cpu"])(state, batch).mlir_module()
+    text = jax.export.export(train_step, platforms=["cpu"])(state, batch).mlir_module()
     assert len(convolutions(text)) < CONVOLUTIONS
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_a_network_built_by_hand_carries_no_cpu_algorithm(platform, dtype):
+    """C at 32 px has each kind of layer: 3x3 at five sizes, 1x1 kernels, a 2x2 map."""
+    model = VGG("C", num_classes=10, width=0.25, head="compact", dtype=dtype)
+    assert model.conv == "auto" and jax.default_backend() == "cpu"
+    images = jax.ShapeDtypeStruct((BATCH, 32, 32, 3), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    program = jax.export.export(jax.jit(model.apply), platforms=[platform])
+    text = program(variables, images).mlir_module()
+    assert len(convolutions(text)) == 13  # C has 13 convolutions
+    products = [x for x in text.splitlines() if "stablehlo.dot_general" in x]
+    assert len(products) == 1  # fc8
 
 
 @pytest.mark.slow
@@ -113,10 +126,10 @@ def test_compiles_for_a_tpu(tmp_path):
     whole = jax.sharding.NamedSharding(mesh, spec())
     split = jax.sharding.NamedSharding(mesh, spec("data"))
     train_step, state, batch = lowering()
-    place = lambda s: jax.ShapeDtypeStruct(  # noqa: E731
+    place = lambda s: jax.ShapeDtypeStruct(
         s.shape, s.dtype, sharding=split if s.shape and s.dtype != np.uint32 else whole
     )
-    replicate = lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=whole)  # noqa: E731
+    replicate = lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=whole)
     compiled = train_step.lower(
         jax.tree.map(replicate, state), jax.tree.map(place, batch)
     ).compile()

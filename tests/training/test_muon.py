@@ -7,9 +7,9 @@ import pytest
 from optax import contrib
 
 from vgg_jax.errors import ConfigError
-from vgg_jax.training import config as config_lib
 from vgg_jax.training import muon
-from vgg_jax.training import sgd as optimizer
+from vgg_jax.training.config import resolve
+from vgg_jax.training.sgd import SGD
 
 REDUCED = contrib.MuonDimensionNumbers(reduction_axis=(0, 1, 2), output_axis=3)
 
@@ -26,11 +26,12 @@ def test_kernels_move_as_optax_moves_them(shape):
     peer = contrib.scale_by_muon(
         beta=0.9, nesterov=True, weight_dimension_numbers={"kernel": REDUCED}
     )
-    expected = peer.update(gradient, peer.init(gradient))[0]["kernel"]
+    with jax.numpy_dtype_promotion("standard"):
+        expected = peer.update(gradient, peer.init(gradient))[0]["kernel"]
     inputs, outputs = shape[0] * shape[1] * shape[2], shape[3]
     expected = expected * max(1, outputs / inputs) ** 0.5  # Jordan's, by shape
 
-    ours = optimizer.sgd(nesterov=True, weight_decay=0.0, muon=0.5)
+    ours = SGD(nesterov=True, weight_decay=0.0, muon=0.5).transformation()
     params = jax.tree.map(jnp.zeros_like, gradient)
     state = ours.init(params)
     updates, _ = ours.update(gradient, state, params, learning_rate=0.2)
@@ -56,7 +57,7 @@ def test_other_parameters_keep_sgd():
     params = jax.tree.map(jnp.ones_like, gradient)
 
     def updates(**options):
-        transform = optimizer.sgd(decay="decoupled", **options)
+        transform = SGD(decay="decoupled", **options).transformation()
         state = transform.init(params)
         return transform.update(gradient, state, params, learning_rate=0.2)[0]
 
@@ -72,7 +73,7 @@ def test_muon_needs_a_decay_of_the_weights_themselves():
 
     settings = default.get_config()
     settings.optimizer.muon = 0.5
-    config_lib.resolve(settings)
+    resolve(settings)
     settings.optimizer.decay = "l2"
     with pytest.raises(ConfigError, match="optimizer.muon=0.5 .*decay='decoupled'"):
-        config_lib.resolve(settings)
+        resolve(settings)

@@ -8,10 +8,11 @@ import pytest
 from rich.console import Console
 
 from configs import quickstart
+from vgg_jax.cli import command
 from vgg_jax.errors import ConfigError, RunError
-from vgg_jax.runs.run_record import Record
-from vgg_jax.training import augment, score
-from vgg_jax.training import loop as train
+from vgg_jax.evaluation.views import VIEWS
+from vgg_jax.runs.run_record import RunRecord
+from vgg_jax.training import loop, score
 
 QUIET = Console(quiet=True)
 NONE = {"data.validation": "none", "test_with": "last"}
@@ -28,7 +29,7 @@ def trained(workdir, **fields):
     config.views = 2
     config.model.dtype = "float32"
     config.update_from_flattened_dict(fields)
-    train.train(config, workdir, QUIET)
+    loop.train(config, workdir, QUIET)
     return workdir
 
 
@@ -40,10 +41,10 @@ def run(tmp_path_factory):
 def test_the_run_s_own_numbers(run, tmp_path):
     """Which it wrote itself: rows of epochs, its test; epoch 2 is made the best."""
     copy = shutil.copytree(run, tmp_path / "copy")
-    for number, accuracy in ((5, 0.0), (10, 1.0), (15, 0.0)):  # 4 updates an epoch
+    for number, accuracy in ((5, 0.0), (10, 1.0), (15, 0.0)):  # 4 updates per epoch
         for file in copy.glob(f"checkpoints/{number}/metrics/*"):
             file.write_text(json.dumps({"accuracy": accuracy, "loss": 0.0}))
-    losses = Record(run).column("val_loss")[1]
+    losses = RunRecord(run).column("val_loss")[1]
     (last,) = score.score(copy, checkpoint="last", console=QUIET).values()
     (best,) = score.score(copy, checkpoint="best", console=QUIET).values()
     assert (best.loss, last.loss) == (losses[1], losses[2])
@@ -54,7 +55,7 @@ def test_the_run_s_own_numbers(run, tmp_path):
 
 def test_two_views_are_the_mean_of_two_single_ones(run, monkeypatch):
     one, two = score.score(run, views=(1, 2), console=QUIET).values()
-    mirrored = lambda images, count: ([images[:, :, ::-1]], [1.0])  # noqa: E731
+    mirrored = lambda images, count: ([images[:, :, ::-1]], [1.0])
     monkeypatch.setattr("vgg_jax.training.step.views", mirrored)
     (other,) = score.score(run, views=(1,), console=QUIET).values()
     assert np.abs(one.logits - other.logits).max() > 1e-3
@@ -73,9 +74,9 @@ def test_a_wrong_name_is_told(run, wrong):
 
 def test_without_a_validation_split(tmp_path):
     run = trained(tmp_path, **NONE, epochs=1)
-    with pytest.raises(ConfigError, match="--split=test"):
+    with pytest.raises(ConfigError, match="split=test"):
         score.score(run, console=QUIET)
-    with pytest.raises(RunError, match="--checkpoint=last"):
+    with pytest.raises(RunError, match="checkpoint=last"):
         score.score(run, split="test", checkpoint="best", console=QUIET)
     (tmp_path / "checkpoints").rename(tmp_path / "elsewhere")
     with pytest.raises(RunError, match="no checkpoint"):
@@ -84,8 +85,8 @@ def test_without_a_validation_split(tmp_path):
         score.score(tmp_path / "nothing", console=QUIET)
 
 
-def test_the_command_prints_a_row_a_number_of_views(run, capsys):
-    score.main([f"--workdir={run}", "--views=1,2,6"])
+def test_the_command_prints_one_row_per_number_of_views(run, capsys):
+    command.main(["score", f"--workdir={run}", "--views=1,2,6"])
     rows = [line.split() for line in capsys.readouterr().out.splitlines()[-3:]]
-    assert [row[0] for row in rows] == [str(n) for n in augment.VIEWS]
+    assert [row[0] for row in rows] == [str(n) for n in VIEWS]
     assert [row[1] for row in rows] == ["100"] * 3

@@ -5,18 +5,19 @@ import pytest
 
 from configs import default
 from vgg_jax.errors import ConfigError
-from vgg_jax.training import config as config_lib
-from vgg_jax.training import recipe
-from vgg_jax.training import weight_averaging as average
+from vgg_jax.training import recipe, weight_averaging
+from vgg_jax.training.config import resolve
 
 
 def test_exponential():
-    params, mean = average.exponential(0.75)(jnp.asarray(8.0), jnp.asarray(4.0), 0)
+    params, mean = weight_averaging.exponential(0.75)(
+        jnp.asarray(8.0), jnp.asarray(4.0), 0
+    )
     assert (params, mean) == (8.0, 0.75 * 4 + 0.25 * 8)
 
 
 def test_lookahead_acts_every_fifth_update():
-    update = average.lookahead(0.5, total_steps=100)
+    update = weight_averaging.lookahead(0.5, total_steps=100)
     params, mean = jnp.asarray(8.0), jnp.asarray(4.0)
     for step in (0, 1, 2, 3, 5, 98):
         assert update(params, mean, jnp.asarray(step)) == (8.0, 4.0)
@@ -31,11 +32,11 @@ def test_two_averages_are_refused():
     config = default.get_config()
     config.ema_decay, config.lookahead = 0.9, 0.9
     with pytest.raises(ConfigError, match="set one of them to 0"):
-        config_lib.resolve(config)
+        resolve(config)
 
 
 def test_the_config_chooses():
     config = default.get_config()
-    assert recipe._average(config, 10) is None
+    assert recipe._average(resolve(config), 10) is None
     config.lookahead = 0.9
-    assert recipe._average(config, 10).__qualname__.startswith("lookahead")
+    assert recipe._average(resolve(config), 10).__qualname__.startswith("lookahead")

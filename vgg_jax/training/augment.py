@@ -1,4 +1,4 @@
-"""Image transforms on the device, inside jit, from a key.
+"""Image transforms that run on the device, inside jit, from a key.
 
 Training: crop with padding, flip, resize, normalise, cutout, in that order. Evaluation:
 resize and normalise only.
@@ -9,46 +9,12 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from vgg_jax.errors import ConfigError, choose
+from vgg_jax.errors import choose
+from vgg_jax.fields import check, field, in_range, one_of
+from vgg_jax.nn.preprocessing import STATISTICS, normalize, resize
 
-# name -> (mean, standard deviation) of each channel, in units of [0, 1].
-STATISTICS = {
-    "unit": ((0.0,), (1.0,)),  # [0, 1], the blog's
-    "symmetric": ((0.5,), (0.5,)),  # [-1, 1]
-    "cifar10": (  # the 50,000 training images
-        (125.30691805 / 255, 122.95039414 / 255, 113.86538318 / 255),
-        (62.99321928 / 255, 62.08870764 / 255, 66.70489964 / 255),
-    ),
-    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # torchvision's
-}
 CROP_MODES = {"zero": "constant", "reflect": "reflect"}
 FLIPS = ("none", "random", "alternating")
-VIEWS = (1, 2, 6)  # numbers of views that `views` knows
-
-
-def normalize(images: jax.Array, statistics: str) -> jax.Array:
-    """`[B, H, W, C]` in 0 ... 255 (uint8 or float) -> normalised float32."""
-    table = choose(STATISTICS, statistics, "augment.normalize")
-    mean, std = (jnp.asarray(row, jnp.float32) for row in table)
-    if len(mean) not in (1, images.shape[-1]):
-        raise ConfigError(
-            f"augment.normalize={statistics!r} is for {len(mean)} channels, the images "
-            f"have {images.shape[-1]}: use 'unit' or 'symmetric'"
-        )
-    return (images.astype(jnp.float32) / 255 - mean) / std
-
-
-def resize(images: jax.Array, size: int) -> jax.Array:
-    """Bilinear to `[B, size, size, C]`, float32, as `tf.image.resize` (no antialias).
-
-    0 leaves the images as they are, and so does the size that they have.
-    """
-    batch, height, width, channels = images.shape
-    if size in (0, height) and size in (0, width):
-        return images
-    shape = (batch, size, size, channels)
-    images = images.astype(jnp.float32)
-    return jax.image.resize(images, shape, "bilinear", antialias=False)
 
 
 def random_crop(key: jax.Array, images: jax.Array, pad: int, mode: str) -> jax.Array:
@@ -60,12 +26,12 @@ def random_crop(key: jax.Array, images: jax.Array, pad: int, mode: str) -> jax.A
         pad: pixels on each side.
         mode: "zero" or "reflect" (the edge pixel is not repeated).
     """
-    mode = choose(CROP_MODES, mode, "augment.crop_mode")
+    mode = choose(CROP_MODES, mode, "crop_mode")
     _, height, width, _ = images.shape
     padded = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)), mode)
     corners = jax.random.randint(key, (len(images), 2), 0, 2 * pad + 1)
-    rows = corners[:, :1] + jnp.arange(height)  # [B, H]
-    columns = corners[:, 1:] + jnp.arange(width)  # [B, W]
+    rows = corners[:, :1] + jnp.arange(height)[None]  # [B, H]
+    columns = corners[:, 1:] + jnp.arange(width)[None]  # [B, W]
     padded = jnp.take_along_axis(padded, rows[:, :, None, None], axis=1)
     return jnp.take_along_axis(padded, columns[:, None, :, None], axis=2)
 
@@ -85,28 +51,10 @@ def cutout(key: jax.Array, images: jax.Array, size: int) -> jax.Array:
     inside = []
     for key, length in zip(keys, (height, width), strict=True):
         start = jax.random.randint(key, (batch, 1), 0, length) - size // 2
-        at = jnp.arange(length)
+        at = jnp.arange(length)[None]
         inside.append((at >= start) & (at < start + size))  # [B, length]
     hole = inside[0][:, :, None, None] & inside[1][:, None, :, None]
     return jnp.where(hole, jnp.zeros((), images.dtype), images)
-
-
-def views(images: jax.Array, count: int) -> tuple[list[jax.Array], list[float]]:
-    """Views of images for evaluation, and the weights of their logits.
-
-    Args:
-        images: `[B, H, W, C]`, normalised.
-        count: 1, the image; 2, and its mirror image; 6, and both shifted by a pixel
-            up and left, and down and right (edges reflected), half the weight
-            (Jordan, 2024).
-    """
-    shown = [images, images[:, :, ::-1]][:count]
-    if count < 6:
-        return shown, [1 / len(shown)] * len(shown)
-    padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), "reflect")
-    shifted = [padded[:, :-2, :-2], padded[:, 2:, 2:]]
-    shifted += [view[:, :, ::-1] for view in shifted]
-    return shown + shifted, [1 / 4] * 2 + [1 / 8] * 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,15 +68,25 @@ class Augment:
             coin in the first epoch, then every other epoch the other way round).
         cutout: side of the zeroed square in pixels; 0 is off.
         resize: height and width the network sees; 0 keeps the data set's.
-        normalize: one of `STATISTICS`.
+        normalize: one of `preprocessing.STATISTICS`.
+
+    Raises:
+        ConfigError: a field is unknown or out of its range.
+
+    >>> images = jnp.full((2, 32, 32, 3), 255, jnp.uint8)
+    >>> Augment(resize=64).evaluate(images).shape
+    (2, 64, 64, 3)
     """
 
-    crop: int = 0
-    crop_mode: str = "zero"
-    flip: str = "none"
-    cutout: int = 0
-    resize: int = 0
-    normalize: str = "unit"
+    crop: int = field(0, in_range(0))
+    crop_mode: str = field("zero", one_of(CROP_MODES))
+    flip: str = field("none", one_of(FLIPS))
+    cutout: int = field(0, in_range(0))
+    resize: int = field(0, in_range(0))
+    normalize: str = field("unit", one_of(STATISTICS))
+
+    def __post_init__(self) -> None:
+        check(self)
 
     def train(
         self,
@@ -139,7 +97,7 @@ class Augment:
         index: jax.Array,
         epoch: jax.Array,
     ) -> jax.Array:
-        """Augmented, normalised images, float32 `[B, size, size, C]`.
+        """Returns augmented, normalised images, float32 `[B, size, size, C]`.
 
         Args:
             images: uint8 `[B, H, W, C]`.
@@ -151,7 +109,7 @@ class Augment:
         crop_key, flip_key, cutout_key = jax.random.split(key, 3)
         if self.crop:
             images = random_crop(crop_key, images, self.crop, self.crop_mode)
-        if choose(FLIPS, self.flip, "augment.flip") != "none":
+        if self.flip != "none":
             if self.flip == "random":
                 mirror = jax.random.bernoulli(flip_key, shape=index.shape)
             else:
@@ -162,5 +120,5 @@ class Augment:
         return cutout(cutout_key, images, self.cutout) if self.cutout else images
 
     def evaluate(self, images: jax.Array) -> jax.Array:
-        """Normalised images, float32 `[B, size, size, C]`, nothing random."""
+        """Returns normalised images, float32 `[B, size, size, C]`."""
         return normalize(resize(images, self.resize), self.normalize)

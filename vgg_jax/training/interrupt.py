@@ -5,18 +5,19 @@ import time
 
 
 class Interrupt:
-    """Notes the first SIGINT or SIGTERM; one a second or more later acts as usual.
+    """Notes the first SIGINT or SIGTERM.
 
-    Earlier ones are the same wish: a service manager signals every process of a group,
-    and a parent passes the signal on.
+    A second signal, at least one second later, has its default effect. An earlier one
+    is the same wish: a service manager signals every process of a group, and a parent
+    passes the signal on.
 
     Use as a context manager around the work, and ask the instance (`if interrupt():`)
-    wherever the work can stop. `signal` is the signal's number, or 0.
+    wherever the work can stop. `signal` is the number of the signal, or 0.
     """
 
     _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.signal = 0
         self._at = 0.0
 
@@ -27,7 +28,7 @@ class Interrupt:
         self._old = {s: signal.signal(s, self._note) for s in self._SIGNALS}
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self._restore()
 
     def _note(self, number, frame):

@@ -4,22 +4,23 @@ import json
 import time
 from collections import deque
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from vgg_jax import backend
 from vgg_jax.data import batches
 from vgg_jax.errors import RunError
-from vgg_jax.evaluation import metrics
-from vgg_jax.runs import gallery, report
-from vgg_jax.runs import metric_log as log_lib
-from vgg_jax.runs import workdir as workdir_lib
+from vgg_jax.files import write_atomically
+from vgg_jax.runs import report
 from vgg_jax.runs.checkpoint import NotFinite, number
-from vgg_jax.training import config as config_lib
+from vgg_jax.runs.workdir import claim
 from vgg_jax.training import progress, step
-from vgg_jax.training.session import opened
+from vgg_jax.training.config import resolve
+from vgg_jax.training.final_evaluation import final_evaluation
+from vgg_jax.training.session import Session, opened
+from vgg_jax.training.step import TrainState
 
 _IN_FLIGHT = 1  # steps dispatched ahead of the one whose metrics are read
 
@@ -34,164 +35,153 @@ class Stopped(RunError):
         self.exit_code = 128 + signal
 
 
-def train(config: ConfigDict, workdir: Path, console: Console | None = None) -> dict:
-    """Trains, or resumes, or finds finished, the run of `config` in `workdir`.
+def train(
+    config: ConfigDict, workdir: str | Path, console: Console | None = None
+) -> dict[str, Any]:
+    """Trains, or resumes, or finds finished, the run of a config in its workdir.
+
+    Args:
+        config: as a file of `configs/` returns it.
+        workdir: directory of the run; created if missing.
+        console: where progress goes; the terminal by default.
 
     Returns:
         The contents of `<workdir>/result.json`.
 
     Raises:
-        ConfigError, RunError: see `errors`; what was saved stays.
-        Stopped: by a signal; the same call resumes.
+        ConfigError: a value in the config is wrong, or the workdir is another run's.
+        RunError: the machine, the data or a file is wrong; what was saved stays.
+        Stopped: a signal came; the same call resumes.
+
+    >>> import tempfile
+    >>> from configs import quickstart
+    >>> config = quickstart.get_config()
+    >>> config.update_from_flattened_dict({
+    ...     "epochs": 1, "schedule.warmup_epochs": 0.0, "batch_size": 16,
+    ...     "model.variant": "conv3-8 | conv3-8 |", "data.train": "train[:64]"})
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     result = train(config, directory, Console(quiet=True))
+    >>> result["test"]["count"]
+    1000
     """
-    console = console or Console()
-    config = config_lib.resolve(config)
-    with workdir_lib.claim(workdir, json.loads(config.to_json())):
+    console, workdir = console or Console(), Path(workdir)
+    resolved = resolve(config)
+    with claim(workdir, dict(resolved.fields)):
         file = workdir / "result.json"
         if file.exists():
             progress.say(console, f"{workdir} is finished; its result:")
             result = json.loads(file.read_text())
         else:
-            with opened(config, workdir, console) as (run, state):
-                result = _test(run, _fit(run, state))
-                log_lib.write_atomically(file, json.dumps(result, indent=2) + "\n")
+            with opened(resolved, workdir, console) as (session, state):
+                result = final_evaluation(session, _fit(session, state))
+                if result is None:
+                    raise _stopped(session, "before the test")
+                write_atomically(file, json.dumps(result, indent=2) + "\n")
                 report.write(workdir)
         progress.show_result(console, result)
         progress.say(console, f"report: {workdir / report.FILE}")
         return result
 
 
-def _fit(run, state):
+def _fit(session: Session, state: TrainState) -> TrainState:
     """Trains to the last epoch; returns the final state, saved."""
     try:
-        while state.epochs < run.config.epochs and not run.stop():
+        while state.epochs < session.config.epochs and not session.stop():
             start = time.monotonic()
             seen = float(state.sums.count)  # of this epoch, before a stop
-            state = _train_epoch(run, state)
-            if not run.stop():
-                state = _end_epoch(run, state, seen, start)
-        run.checkpoints.wait()
-        if run.stop() and run.checkpoints.latest() != number(state):
-            run.save(state)
+            state = _train_epoch(session, state)
+            if not session.stop():
+                state = _end_epoch(session, state, seen, start)
+        session.checkpoints.wait()
+        if session.stop() and session.checkpoints.latest() != number(state):
+            session.save(state)
     except NotFinite as error:
-        run.checkpoints.wait()
-        good = run.checkpoints.latest()
-        where = f"is {run.checkpoints.directory / str(good)}" if good else "is none"
+        session.checkpoints.wait()
+        good = session.checkpoints.latest()
+        where = f"is {session.checkpoints.directory / str(good)}" if good else "is none"
         raise NotFinite(
             f"{error}; the last good checkpoint {where}. Lower lr (now "
-            f"{run.config.lr:g}), warm up, or set optimizer.clip_norm"
+            f"{session.config.lr:g}), warm up, or set optimizer.clip_norm"
         ) from error
-    run.checkpoints.wait()
-    _raise_if_stopped(run, f"after step {state.step:,}, saved")
+    session.checkpoints.wait()
+    if session.stop():
+        raise _stopped(session, f"after step {state.step:,}, saved")
     return state
 
 
-def _raise_if_stopped(run, what):
-    if run.stop():
-        raise Stopped(f"{what}; the same command goes on from there", run.stop.signal)
+def _stopped(session: Session, when: str) -> Stopped:
+    return Stopped(f"{when}; the same command resumes it", session.stop.signal)
 
 
-def _train_epoch(run, state):
-    """The rest of the epoch, or as much of it as a signal leaves."""
-    config = run.config
+def _train_epoch(session: Session, state: TrainState) -> TrainState:
+    """Trains the rest of the epoch, or as much of it as a signal leaves."""
+    config = session.config
     epoch = int(state.epochs)
-    done = int(state.step) - epoch * run.steps_per_epoch
+    start = int(state.step) - epoch * session.steps_per_epoch
     pending = deque()  # (step of the epoch, images, metrics on the device)
-    run.display.status("compiling the training step")
-    for batch in batches.training(
-        run.dataset.train,
+    session.display.status("compiling the training step")
+    epoch_batches = batches.training(
+        session.dataset.train,
         seed=config.seed,
         batch_size=config.batch_size,
         epoch=epoch,
-        start=done,
+        start=start,
         remainder=config.remainder,
-    ):
-        run.profile()
-        state, values = run.train_step(state, batch)
-        done += 1
-        pending.append((done, len(batch["label"]), values))
-        _read(run, epoch, pending, leave=_IN_FLIGHT)
-        if run.stop():
+    )
+    for i, batch in enumerate(epoch_batches, start + 1):
+        session.profile()
+        state, metrics = session.train_step(state, batch)
+        pending.append((i, len(batch.labels), metrics))
+        _read(session, epoch, pending, leave=_IN_FLIGHT)
+        if session.stop():
             break
-        if time.monotonic() - run.saved_at > 60 * config.checkpoint.minutes:
-            _read(run, epoch, pending, leave=0)
-            run.save(state)
-    _read(run, epoch, pending, leave=0)
+        if time.monotonic() - session.saved_at > 60 * config.checkpoint.minutes:
+            _read(session, epoch, pending, leave=0)
+            session.save(state)
+    _read(session, epoch, pending, leave=0)
     return state
 
 
-def _read(run, epoch, pending, leave):
+def _read(session: Session, epoch: int, pending: deque, leave: int) -> None:
     """Shows and logs the oldest steps under way until `leave` are left."""
     while len(pending) > leave:
-        done, images, values = pending.popleft()
-        values = {key: float(value) for key, value in values.items()}
-        updates = epoch * run.steps_per_epoch + done
-        if not np.isfinite(values["loss"]):
+        i, images, metrics = pending.popleft()
+        metrics = {key: float(value) for key, value in metrics.items()}
+        updates = epoch * session.steps_per_epoch + i
+        if not np.isfinite(metrics["loss"]):
             raise NotFinite(
-                f"the loss is {values['loss']} at step {updates} (epoch {epoch + 1})"
+                f"the loss is {metrics['loss']} at step {updates} (epoch {epoch + 1})"
             )
-        run.display.train(epoch + 1, done, images, values)
-        if updates % run.config.log.every_steps == 0:
-            run.log.write("step", {"step": updates, **values})
+        session.display.train(epoch + 1, i, images, metrics)
+        if updates % session.config.log.every_steps == 0:
+            session.metric_log.write("step", {"step": updates, **metrics})
 
 
-def _end_epoch(run, state, seen, start):
-    """Validation, plateau, one row, checkpoint; nothing of it if a signal comes."""
+def _end_epoch(
+    session: Session, state: TrainState, seen: float, start: float
+) -> TrainState:
+    """Validates, drops the rate, logs, saves; nothing of it if a signal comes."""
     seconds = time.monotonic() - start
     images = float(state.sums.count) - seen
     values = {f"train_{k}": v for k, v in state.sums.means().items()}
     validation = None
-    if run.dataset.validation is not None:
-        validation = run.evaluate("validation", state.variables)
+    if session.dataset.validation is not None:
+        validation = session.evaluate("validation", state.variables)
         if validation is None:
             return state
         for key in ("loss", "accuracy", "top5"):
             values[f"val_{key}"] = getattr(validation, key)
+    rate = step.learning_rate(session.recipe, state.step - 1, state.plateau)
     row = {
         "step": int(state.step),
         "epoch": int(state.epochs) + 1,
-        "learning_rate": float(
-            step.learning_rate(run.recipe, state.step - 1, state.plateau)
-        ),
+        "learning_rate": float(rate),
         **values,
         "images_per_second": images / max(seconds, 1e-9),
         "seconds": time.monotonic() - start,
     }
-    state = step.end_epoch(run.recipe, state, values)
-    run.log.write("epoch", row)
-    best = run.save(state, validation and validation._asdict())
-    run.display.row(row, best=best)
+    state = step.end_epoch(session.recipe, state, values)
+    session.metric_log.write("epoch", row)
+    best = session.save(state, validation and validation._asdict())
+    session.display.row(row, best=best)
     return state
-
-
-def _test(run, state):
-    """Reads the test split, once, with the weights the config names."""
-    last = int(state.step)
-    if run.config.test_with == "best":
-        state = run.checkpoints.restore_best(state, report=run.display.say)
-    test = run.evaluate("test", state.variables)
-    _raise_if_stopped(run, "before the test")
-    confusion = np.asarray(metrics.confusion(test.logits, test.labels))
-    gallery.save(
-        run.log.workdir,
-        gallery.collect(
-            run.recipe, run.dataset, state.params, test, seed=run.config.seed
-        ),
-    )
-    run.log.show("test", {"step": last, "top1": test.accuracy, "loss": test.loss})
-    epochs = [row for row in log_lib.read(run.log.workdir) if row["kind"] == "epoch"]
-    return {
-        "test": {
-            "count": test.count,
-            "accuracy": test.accuracy,
-            "top5": test.top5,
-            "loss": test.loss,
-            "per_class": metrics.per_class(confusion, run.dataset.classes),
-            "confusion": confusion.tolist(),
-        },
-        "checkpoint": run.config.test_with,
-        "epoch": int(state.epochs),
-        "step": int(state.step),
-        "seconds": sum(row["seconds"] for row in epochs),
-        "environment": backend.environment(),
-    }

@@ -1,29 +1,40 @@
-"""Muon: a velocity's nearest orthogonal matrix is the update of a kernel.
+"""Muon: the update of a kernel is the orthogonal matrix nearest to its velocity.
 
 Jordan et al. (2024), "Muon: An optimizer for hidden layers in neural networks". The
 iteration is `optax.contrib`'s (same coefficients); here it runs on the Gram matrix,
 `[C_out, C_out]`, which is as exact and, where a kernel has nine times as many inputs as
-outputs, two fifths of the multiplications (counted, 512 outputs).
+outputs, takes two fifths of the multiplications (counted, 512 outputs).
 """
 
 import jax
 import jax.numpy as jnp
 import optax
 
-_A, _B, _C = 3.4445, -4.7750, 2.0315  # of one step, a X + b (X X') X + c (X X')^2 X
+from vgg_jax.training.stateless import stateless
+
+_A, _B, _C = 3.4445, -4.7750, 2.0315  # one step is a X + b (X X') X + c (X X')^2 X
 _STEPS = 5
 _EPSILON = 1e-8
 
 
 def orthogonal(x: jax.Array) -> jax.Array:
-    """About `U V'` of the singular value decomposition `x = U S V'`, `[m, n]`, float32.
+    """Returns about `U V'` of the singular value decomposition `x = U S V'`.
 
-    Five Newton-Schulz steps: singular values end between 0.7 and 1.2, those far below
-    the largest excepted.
+    Five Newton-Schulz steps: singular values end between 0.7 and 1.2, except those far
+    below the largest.
+
+    Args:
+        x: float32 `[m, n]`.
+
+    Returns:
+        float32 `[m, n]`.
+
+    >>> orthogonal(jnp.array([[3.0, 0.0], [0.0, 2.0]])).round(0).tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
     """
     if x.shape[0] > x.shape[1]:
         return orthogonal(x.T).T
-    dot = lambda *a: jnp.matmul(*a, precision="highest")  # noqa: E731
+    dot = lambda *a: jnp.matmul(*a, precision="highest")
     x = x / (jnp.linalg.norm(x) + _EPSILON)
     gram, total = dot(x, x.T), jnp.eye(len(x), dtype=x.dtype)
     for _ in range(_STEPS):
@@ -33,8 +44,8 @@ def orthogonal(x: jax.Array) -> jax.Array:
     return dot(total, x)
 
 
-def _of_kernel(velocity):
-    """`[k, k, C_in, C_out]`; each filter's norm is about 1."""
+def _of_kernel(velocity: jax.Array) -> jax.Array:
+    """Returns the direction of a kernel `[k, k, C_in, C_out]`; filters' norms are 1."""
     matrix = velocity.reshape(-1, velocity.shape[-1])
     inputs, outputs = matrix.shape
     scale = max(1.0, outputs / inputs) ** 0.5
@@ -42,21 +53,21 @@ def _of_kernel(velocity):
 
 
 def of_kernels(factor: float) -> optax.GradientTransformationExtraArgs:
-    """Of the velocities of convolution kernels; the others pass as they are.
+    """Orthogonalises the velocity of each convolution kernel; leaves the others.
 
     Args:
-        factor: times the extra argument `learning_rate` is the norm of a filter's
-            update.
+        factor: this times the extra argument `learning_rate` is the norm of each
+            filter's update.
     """
 
-    def update(updates, state, params=None, *, learning_rate, **extra):
-        del params, extra
+    def update(updates, params, learning_rate):
+        del params
 
         def change(path, velocity):
             if path[-1].key == "kernel" and velocity.ndim == 4:
                 return factor * learning_rate * _of_kernel(velocity)
             return velocity
 
-        return jax.tree_util.tree_map_with_path(change, updates), state
+        return jax.tree_util.tree_map_with_path(change, updates)
 
-    return optax.GradientTransformationExtraArgs(lambda _: optax.EmptyState(), update)
+    return stateless(update)

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import jax
 
-_FIRST = 5  # steps let pass before: compilation, warm-up
+_FIRST = 5  # steps that pass before: compilation, warm-up
 
 
 class Profile:
     """Traces `steps` steps into `directory`, for https://ui.perfetto.dev.
 
-    Call once before every training step, and `close` at the end.
+    Call it before every training step, and `close` at the end.
     """
 
     def __init__(self, directory: Path, steps: int):
@@ -26,6 +26,7 @@ class Profile:
         self._seen += 1
 
     def close(self) -> None:
+        """Ends a trace that is under way."""
         if self._tracing:
             jax.effects_barrier()
             jax.profiler.stop_trace()

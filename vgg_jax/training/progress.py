@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -10,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from vgg_jax import backend
 from vgg_jax.data.datasets import Dataset
+from vgg_jax.training.config import Config
 
 _LOG_SECONDS = 15.0  # between plain lines
 _REFRESH_SECONDS = 0.1  # between updates of the bar
@@ -30,11 +33,20 @@ _COLUMNS = (
 
 
 def percent(share: float) -> str:
+    """Returns a share as text.
+
+    >>> percent(0.5)
+    '50.0%'
+    """
     return f"{100 * share:.1f}%"
 
 
 def duration(seconds: float) -> str:
-    """`7s`, `3m05s`, `2h07m`, `4d03h`; `?` when it cannot be known."""
+    """Returns a duration as text; `?` when it cannot be known.
+
+    >>> [duration(s) for s in (7, 185, 7_620, 356_400, float("inf"))]
+    ['7s', '3m05s', '2h07m', '4d03h', '?']
+    """
     if not np.isfinite(seconds):
         return "?"
     seconds = max(0, round(seconds))
@@ -48,10 +60,10 @@ class Display:
     """Shows a run on `console`. Use as a context manager.
 
     Args:
-        console: where to; a terminal gets the live bar.
-        epochs: of the run.
-        steps_per_epoch: training steps of an epoch.
-        clock: seconds, monotonic.
+        console: where it is shown; a terminal gets the live bar.
+        epochs: length of the run.
+        steps_per_epoch: training steps per epoch.
+        clock: returns monotonic seconds.
     """
 
     def __init__(
@@ -85,26 +97,26 @@ class Display:
             self._bar.start()
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         if self._console.is_terminal:
             self._bar.stop()
 
     def say(self, text: str, style: str | None = None) -> None:
-        """A line that stays, above the bar."""
+        """Prints a line that stays, above the bar."""
         say(self._console, text, style)
 
     def status(self, text: str) -> None:
-        """What is going on before the first step; later, nothing."""
+        """Shows what is going on before the first step; later, nothing."""
         if not self._rate:
             self._show(text, 0, 1, "")
 
     def train(self, epoch: int, step: int, images: int, metrics: Mapping) -> None:
-        """A training step is done.
+        """Shows a finished training step.
 
         Args:
-            epoch: from 1.
-            step: steps of this epoch done.
-            images: in this step.
+            epoch: number of the epoch, from 1.
+            step: number of steps of this epoch that are finished.
+            images: number of images in this step.
             metrics: `loss`, `accuracy`, `learning_rate` of the step.
         """
         now = self._clock()
@@ -122,17 +134,17 @@ class Display:
         )
         self._show(f"epoch {epoch}/{self._epochs}", step, self._steps, text)
 
-    def evaluate(self, what: str, done: int, total: int) -> None:
-        """`done` of `total` images of split `what` are evaluated."""
+    def evaluate(self, what: str, count: int, total: int) -> None:
+        """Shows that `count` of `total` images of the split `what` are evaluated."""
         self._last_step = -np.inf  # the next step's time is not a training time
-        self._show(what, done, total, f"{done:,}/{total:,} images")
+        self._show(what, count, total, f"{count:,}/{total:,} images")
 
     def _smooth(self, key, value):
         old = self._means.get(key, float(value))
         self._means[key] = _SMOOTHING * old + (1 - _SMOOTHING) * float(value)
         return self._means[key]
 
-    def _show(self, what, done, total, text):
+    def _show(self, what, count, total, text):
         live = self._console.is_terminal
         wait = _REFRESH_SECONDS if live else _LOG_SECONDS
         now = self._clock()
@@ -141,14 +153,14 @@ class Display:
         self._last_shown = now
         if live:
             self._bar.update(
-                self._task, description=what, completed=done, total=total, text=text
+                self._task, description=what, completed=count, total=total, text=text
             )
             self._bar.refresh()
         else:
             self.say(f"{what}  {text}".strip())
 
     def row(self, row: Mapping, best: bool) -> None:
-        """Summary of an epoch; `best` marks the best validation so far."""
+        """Shows an epoch as a row; `best` marks the best validation so far."""
         if not self._header_shown:
             heads = "  ".join(f"{name:>{width}}" for name, width, _ in _COLUMNS)
             self.say(heads, style="bold")
@@ -159,12 +171,14 @@ class Display:
 
 
 def say(console: Console, text: str, style: str | None = None) -> None:
-    """A plain line: no markup, no guessing at colours."""
+    """Prints a plain line: no markup, no guessing at colours."""
     console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
-def show_start(console: Console, config, workdir, dataset: Dataset, params) -> None:
-    """What is about to be trained, on what, where."""
+def show_start(
+    console: Console, config: Config, workdir: Path, dataset: Dataset, params: Any
+) -> None:
+    """Says what is about to be trained, on what, where."""
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     height, width, _ = dataset.train.image_shape
     held_out = len(dataset.validation) if dataset.validation else 0
@@ -187,7 +201,7 @@ def show_start(console: Console, config, workdir, dataset: Dataset, params) -> N
 
 
 def show_result(console: Console, result: Mapping) -> None:
-    """The final numbers and a bar for each class."""
+    """Says the final numbers, and draws a bar for each class."""
     test = result["test"]
     say(
         console,

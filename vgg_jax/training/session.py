@@ -1,47 +1,49 @@
-"""What the parts of a run share, and how it is opened."""
+"""What the parts of a run share while it lasts, and how it is opened."""
 
 import contextlib
 import dataclasses
-import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 from rich.console import Console
 
-from vgg_jax.data import batches
-from vgg_jax.data import datasets as data
+from vgg_jax.data import batches, datasets
+from vgg_jax.data.streaming import Streamed
+from vgg_jax.errors import ConfigError
 from vgg_jax.evaluation.exact import Evaluation, evaluate
-from vgg_jax.nn import whitening as whiten
+from vgg_jax.nn import whitening
 from vgg_jax.runs import trackers
-from vgg_jax.runs import workdir as workdir_lib
 from vgg_jax.runs.checkpoint import Checkpoints
 from vgg_jax.runs.metric_log import MetricLog
-from vgg_jax.training import progress, recipe, step
+from vgg_jax.runs.workdir import flatten, write_config
+from vgg_jax.training import progress, step
+from vgg_jax.training.config import Config
 from vgg_jax.training.interrupt import Interrupt
 from vgg_jax.training.profile import Profile
+from vgg_jax.training.recipe import build
 
 
 @dataclasses.dataclass
-class Run:
+class Session:
     """What the parts of a run share. The state itself is passed along."""
 
-    config: ConfigDict
-    dataset: data.Dataset
+    config: Config
+    workdir: Path
+    dataset: datasets.Dataset
     recipe: step.Recipe
     steps_per_epoch: int
     checkpoints: Checkpoints
-    log: MetricLog
+    metric_log: MetricLog
     display: progress.Display
     stop: Interrupt
     profile: Profile
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.train_step = jax.jit(
             partial(step.train_step, self.recipe), donate_argnums=0
         )
@@ -49,59 +51,67 @@ class Run:
         self.saved_at = time.monotonic()
 
     def evaluate(self, name: str, variables: Any) -> Evaluation | None:
+        """Evaluates the split `name`; None if a signal came meanwhile."""
         split = getattr(self.dataset, name)
         return evaluate(
             self.eval_step,
             variables,
             split,
             batch_size=self.config.eval_batch_size,
-            report=lambda done: self.display.evaluate(name, done, len(split)),
+            report=lambda count: self.display.evaluate(name, count, len(split)),
             stop=self.stop,
         )
 
-    def save(self, state: step.TrainState, values: dict | None = None) -> bool:
+    def save(self, state: step.TrainState, metrics: Mapping | None = None) -> bool:
+        """Starts a checkpoint; returns whether it is the best so far."""
         self.saved_at = time.monotonic()
-        kept = {k: values[k] for k in ("loss", "accuracy")} if values else None
-        return self.checkpoints.save(state, kept)
+        monitored = {k: metrics[k] for k in ("loss", "accuracy")} if metrics else None
+        return self.checkpoints.save(state, monitored)
 
 
 def prepare(
-    config: ConfigDict, report: Callable[[str], None]
-) -> tuple[data.Dataset, step.Recipe, int]:
-    """Data set, recipe and steps an epoch of a resolved config."""
-    dataset = data.load(**config.data, size=config.augment.resize, report=report)
+    config: Config, report: Callable[[str], None]
+) -> tuple[datasets.Dataset, step.Recipe, int]:
+    """Returns the data set, the recipe and the number of steps per epoch."""
+    source = dataclasses.asdict(config.data)
+    dataset = datasets.load(**source, size=config.augment.resize, report=report)
     steps = batches.steps_per_epoch(
         len(dataset.train), config.batch_size, config.remainder
     )
-    return dataset, recipe.build(config, dataset, steps), steps
+    return dataset, build(config, dataset, steps), steps
 
 
-def _first_state(config, made, train):
-    """The state before the first update, whitened if asked for."""
-    shape = train.image_shape
-    state = jax.jit(partial(step.init, made, seed=config.seed, image_shape=shape))()
+def _first_state(
+    config: Config, recipe: step.Recipe, train: datasets.Split | Streamed
+) -> step.TrainState:
+    """Returns the state before the first update, whitened if asked for."""
+    init = partial(step.init, recipe, seed=config.seed, image_shape=train.image_shape)
+    state = jax.jit(init)()
     if not config.model.whiten:
         return state
-    images, _ = train.take(np.arange(min(whiten.IMAGES, len(train))))
-    images = jax.jit(made.augment.evaluate)(images)
-    return state.replace(params=whiten.set_first(state.params, images))
+    images, _ = train.take(np.arange(min(whitening.IMAGES, len(train))))
+    images = jax.jit(recipe.augment.evaluate)(images)
+    try:
+        return state.replace(params=whitening.set_first(state.params, images))
+    except ConfigError as error:
+        raise ConfigError(f"model.{error}") from error
 
 
 @contextlib.contextmanager
 def opened(
-    config: ConfigDict, workdir: Path, console: Console
-) -> Iterator[tuple[Run, step.TrainState]]:
-    """A run and its first or last saved state; everything is closed at the end.
+    config: Config, workdir: Path, console: Console
+) -> Iterator[tuple[Session, step.TrainState]]:
+    """Yields a session and its first or last saved state; closes everything after.
 
     Args:
-        config: resolved.
-        workdir: claimed.
+        config: the run's.
+        workdir: directory of the run, claimed.
         console: where progress goes.
     """
     say = partial(progress.say, console)
-    dataset, made, steps = prepare(config, report=say)
-    state = _first_state(config, made, dataset.train)
-    workdir_lib.record(workdir, json.loads(config.to_json()))
+    dataset, recipe, steps = prepare(config, report=say)
+    state = _first_state(config, recipe, dataset.train)
+    write_config(workdir, dict(config.fields))
     progress.show_start(console, config, workdir, dataset, state.params)
     checkpoints = Checkpoints(
         workdir / "checkpoints", monitor=config.checkpoint.monitor
@@ -109,32 +119,30 @@ def opened(
     resumed = checkpoints.restore_latest(state, report=say)
     if resumed is not None:
         state = resumed
-        say(f"resuming after step {state.step:,} (epoch {state.epochs} done)")
+        say(f"resuming after step {state.step:,} (epoch {state.epochs} finished)")
     with contextlib.ExitStack() as stack:
         stack.callback(checkpoints.close)
-        fields = workdir_lib.flatten(config.to_dict())
-        log = MetricLog(
+        fields = flatten(dict(config.fields))
+        metric_log = MetricLog(
             workdir,
             step=int(state.step),
             epochs=int(state.epochs),
             tracker=trackers.opened(config.log.tracker, workdir, fields),
         )
-        stack.callback(log.close)
+        stack.callback(metric_log.close)
         profile = Profile(workdir / "profile", config.profile)
         stack.callback(profile.close)
+        display = progress.Display(console, epochs=config.epochs, steps_per_epoch=steps)
         yield (
-            Run(
+            Session(
                 config=config,
+                workdir=workdir,
                 dataset=dataset,
-                recipe=made,
+                recipe=recipe,
                 steps_per_epoch=steps,
                 checkpoints=checkpoints,
-                log=log,
-                display=stack.enter_context(
-                    progress.Display(
-                        console, epochs=config.epochs, steps_per_epoch=steps
-                    )
-                ),
+                metric_log=metric_log,
+                display=stack.enter_context(display),
                 stop=stack.enter_context(Interrupt()),
                 profile=profile,
             ),

@@ -1,61 +1,56 @@
-"""SGD with momentum, three weight decays, learning-rate schedules and the plateau.
+"""SGD with momentum and three weight decays.
 
-The learning rate of a step is `schedule(step) * plateau.scale`; it is passed to the
-optimiser as the extra argument `learning_rate`, so nothing about it is hidden in
-optimiser state. It enters the velocity (`v = m v - lr g`), as in the paper, Keras and
-Loshchilov & Hutter; `optax.sgd` and PyTorch scale afterwards, which differs after a
-drop.
+The learning rate is passed to the optimiser as the extra argument `learning_rate`, so
+nothing about it is hidden in optimiser state. It enters the velocity
+(`v = m v - lr g`), as in the paper, Keras and Loshchilov & Hutter; `optax.sgd` and
+PyTorch scale afterwards, which differs after a drop.
 """
 
+import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
-from optax import contrib
 
-from vgg_jax.errors import choose
+from vgg_jax.errors import ConfigError
+from vgg_jax.fields import check, field, in_range, one_of, positive, share
 from vgg_jax.training.muon import of_kernels
+from vgg_jax.training.stateless import stateless
 
 SPARED = ("bias", "scale")  # parameter names without decay when decay_all is False
 NORM = "bn"  # how the names of batch norm's layers begin
-FROZEN = "frozen_kernel"  # never decayed; its gradient is zero
 
 
-def _times_learning_rate(sign: float) -> optax.GradientTransformationExtraArgs:
-    def update(updates, state, params=None, *, learning_rate, **extra):
-        del params, extra
-        return jax.tree.map(lambda u: sign * learning_rate * u, updates), state
-
-    return optax.GradientTransformationExtraArgs(lambda _: optax.EmptyState(), update)
+def _times_learning_rate(updates, params, learning_rate):
+    del params
+    return jax.tree.map(lambda u: -learning_rate * u, updates)
 
 
-def _scale_norm_biases(factor):
+def _scale_norm_biases(factor: float) -> optax.GradientTransformationExtraArgs:
     """Multiplies the gradients of batch norm's biases."""
 
-    def update(updates, state, params=None, **extra):
-        del params, extra
+    def scale(path, update):
+        layer, name = (str(getattr(key, "key", key)) for key in path[-2:])
+        scaled = layer.startswith(NORM) and name == "bias"
+        return factor * update if scaled else update
 
-        def scale(path, update):
-            layer, name = (str(getattr(key, "key", key)) for key in path[-2:])
-            scaled = layer.startswith(NORM) and name == "bias"
-            return factor * update if scaled else update
-
-        return jax.tree_util.tree_map_with_path(scale, updates), state
-
-    return optax.GradientTransformationExtraArgs(lambda _: optax.EmptyState(), update)
+    return stateless(
+        lambda updates, params, rate: jax.tree_util.tree_map_with_path(scale, updates)
+    )
 
 
-def _shrink(weight_decay, mask, by_learning_rate):
+def _shrink(
+    weight_decay: float, decays: Callable[[Any], Any], by_learning_rate: bool
+) -> optax.GradientTransformationExtraArgs:
     """Adds `-weight_decay * w`, times the learning rate if asked."""
 
-    def update(updates, state, params=None, *, learning_rate, **extra):
-        del extra
+    def add(updates, params, learning_rate):
         factor = -weight_decay * (learning_rate if by_learning_rate else 1.0)
-        add = lambda u, p, keep: u + factor * p if keep else u  # noqa: E731
-        return jax.tree.map(add, updates, params, mask(params)), state
+        shrink = lambda u, p, decay: u + factor * p if decay else u
+        return jax.tree.map(shrink, updates, params, decays(params))
 
-    return optax.GradientTransformationExtraArgs(lambda _: optax.EmptyState(), update)
+    return stateless(add)
 
 
 # name -> (coupled, multiplied by the learning rate)
@@ -66,20 +61,11 @@ DECAYS = {
 }
 
 
-def sgd(
-    *,
-    momentum: float = 0.9,
-    nesterov: bool = False,
-    decay: str = "decoupled",
-    weight_decay: float = 5e-4,
-    decay_all: bool = True,
-    bias_scale: float = 1.0,
-    clip_norm: float = 0.0,
-    muon: float = 0.0,
-) -> optax.GradientTransformationExtraArgs:
-    """SGD with momentum. `update` takes the extra argument `learning_rate`.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SGD:
+    """SGD with momentum, its weight decay and, for kernels, Muon.
 
-    Args:
+    Attributes:
         momentum: in [0, 1); 0 keeps no velocity worth having.
         nesterov: Nesterov's look-ahead, as Keras and PyTorch define it.
         decay: "decoupled", "constant" or "l2" (`DECAYS`).
@@ -90,121 +76,56 @@ def sgd(
         clip_norm: largest global gradient norm (before decay); 0 is off.
         muon: the velocity of a convolution kernel is made orthogonal (`muon.py`); this
             times the learning rate is the norm of each filter's update. 0 is off.
-    """
-    coupled, by_learning_rate = choose(DECAYS, decay, "optimizer.decay")
 
-    def mask(params):
-        spared = (FROZEN,) if decay_all else (FROZEN, *SPARED)
-        keep = lambda path, _: path[-1].key not in spared  # noqa: E731
-        return jax.tree_util.tree_map_with_path(keep, params)
+    Raises:
+        ConfigError: a field is out of its range, or contradicts another.
 
-    steps = [
-        optax.clip_by_global_norm(clip_norm) if clip_norm else None,
-        _scale_norm_biases(bias_scale) if bias_scale != 1 else None,
-        optax.add_decayed_weights(weight_decay, mask) if coupled else None,
-        _times_learning_rate(-1.0),
-        optax.trace(momentum, nesterov),
-        of_kernels(muon) if muon else None,
-        None if coupled else _shrink(weight_decay, mask, by_learning_rate),
-    ]
-    return optax.chain(*[step for step in steps if step])
-
-
-def _constant(lr, **_):
-    return optax.constant_schedule(lr)
-
-
-def _step(lr, *, steps_per_epoch, boundaries, factor, **_):
-    return optax.piecewise_constant_schedule(
-        lr, {round(epoch * steps_per_epoch): factor for epoch in boundaries}
-    )
-
-
-def _cosine(lr, *, total_steps, final_scale, **_):
-    return optax.cosine_decay_schedule(lr, total_steps, final_scale)
-
-
-def _triangular(lr, *, total_steps, final_scale, **_):
-    return optax.linear_schedule(lr, final_scale * lr, total_steps)
-
-
-SCHEDULES: dict[str, Callable] = {
-    "plateau": _constant,  # times the plateau's scale
-    "constant": _constant,
-    "step": _step,
-    "cosine": _cosine,
-    "triangular": _triangular,
-}
-
-
-def schedule(
-    name: str,
-    *,
-    lr: float,
-    epochs: float,
-    steps_per_epoch: int,
-    warmup_epochs: float = 0.0,
-    boundaries: tuple[float, ...] = (),
-    factor: float = 0.1,
-    final_scale: float = 0.0,
-) -> optax.Schedule:
-    """Learning rate as a function of the number of updates made.
-
-    Args:
-        name: "plateau" and "constant" stay at lr (the plateau multiplies it); "step"
-            multiplies by `factor` at every epoch in `boundaries`; "cosine" and
-            "triangular" (linear) fall from lr to `final_scale * lr` at the end.
-        lr: peak learning rate.
-        epochs: length of the run in epochs.
-        steps_per_epoch: updates an epoch.
-        warmup_epochs: linear rise from 0 before that, within `epochs`.
-    """
-    warmup = round(warmup_epochs * steps_per_epoch)
-    after = choose(SCHEDULES, name, "schedule.name")(
-        lr,
-        total_steps=max(1, round(epochs * steps_per_epoch) - warmup),
-        steps_per_epoch=steps_per_epoch,
-        boundaries=[epoch - warmup_epochs for epoch in boundaries],
-        factor=factor,
-        final_scale=final_scale,
-    )
-    if not warmup:
-        return after
-    rise = optax.linear_schedule(0.0, lr, warmup)
-    return optax.join_schedules([rise, after], [warmup])
-
-
-class Plateau:
-    """Keras' ReduceLROnPlateau, exactly, on `optax.contrib.reduce_on_plateau`.
-
-    Call `update` once an epoch with the monitored value; multiply the learning rate
-    by `state.scale`. The state is a pytree of scalars and belongs in checkpoints.
-
-    Args:
-        mode: "min" or "max": which way is better.
-        factor: multiplies the scale at a drop.
-        patience: epochs without improvement at which it drops (0 acts as 1).
-        min_delta: least absolute improvement.
-        cooldown: Keras' cooldown: c > 1 pauses c - 1 epochs after a drop.
-        min_scale: floor of the scale, `min_lr / lr`.
+    >>> import jax.numpy as jnp
+    >>> optimizer = SGD(decay="l2", weight_decay=0.0).transformation()
+    >>> params = {"fc8": {"bias": jnp.array([1.0])}}
+    >>> updates, _ = optimizer.update(
+    ...     params, optimizer.init(params), params, learning_rate=0.5
+    ... )
+    >>> updates["fc8"]["bias"].tolist()
+    [-0.5]
     """
 
-    def __init__(self, *, mode, factor, patience, min_delta, cooldown, min_scale):
-        self._sign = choose({"min": 1.0, "max": -1.0}, mode, "schedule.mode")
-        self._transform = contrib.reduce_on_plateau(
-            factor=factor,
-            patience=max(patience, 1),  # optax at 0 would drop on improving epochs
-            rtol=0.0,
-            atol=max(min_delta, 1e-37),  # optax refuses 0
-            cooldown=max(cooldown - 1, 0),
-            min_scale=min(min_scale, 1.0),  # Keras never raises the rate
-        )
+    momentum: float = field(0.9, share())
+    nesterov: bool = False
+    decay: str = field("decoupled", one_of(DECAYS))
+    weight_decay: float = field(5e-4, in_range(0))
+    decay_all: bool = True
+    bias_scale: float = field(1.0, positive())
+    clip_norm: float = field(0.0, in_range(0))
+    muon: float = field(0.0, in_range(0))
 
-    def init(self) -> contrib.ReduceLROnPlateauState:
-        # A float32 "parameter": the scale takes the lowest parameter dtype.
-        return self._transform.init(jnp.zeros((), jnp.float32))
+    def __post_init__(self) -> None:
+        check(self)
+        if self.muon and self.decay == "l2":
+            raise ConfigError(
+                f"muon={self.muon} keeps only the direction of what joins the "
+                "gradient, so l2 would not decay: set decay='decoupled'"
+            )
 
-    def update(self, state, value) -> contrib.ReduceLROnPlateauState:
-        """State after an epoch whose monitored value is `value`."""
-        value = self._sign * jnp.asarray(value, jnp.float32)
-        return self._transform.update(jnp.zeros(()), state, value=value)[1]
+    def transformation(self) -> optax.GradientTransformationExtraArgs:
+        """Returns the optimiser; its `update` takes the argument `learning_rate`."""
+        coupled, by_learning_rate = DECAYS[self.decay]
+        steps = []
+        if self.clip_norm:
+            steps.append(optax.clip_by_global_norm(self.clip_norm))
+        if self.bias_scale != 1:
+            steps.append(_scale_norm_biases(self.bias_scale))
+        if coupled:
+            steps.append(optax.add_decayed_weights(self.weight_decay, self._decays))
+        steps.append(stateless(_times_learning_rate))
+        steps.append(optax.trace(self.momentum, self.nesterov))
+        if self.muon:
+            steps.append(of_kernels(self.muon))
+        if not coupled:
+            steps.append(_shrink(self.weight_decay, self._decays, by_learning_rate))
+        return optax.chain(*steps)
+
+    def _decays(self, params: Any) -> Any:
+        """Returns whether each parameter decays."""
+        decays = lambda path, _: self.decay_all or path[-1].key not in SPARED
+        return jax.tree_util.tree_map_with_path(decays, params)

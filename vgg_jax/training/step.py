@@ -1,42 +1,50 @@
 """One update and one evaluation, as pure functions of state and batch."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import functools
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
 
+from vgg_jax.data.batches import Batch, TrainingBatch
 from vgg_jax.evaluation.metrics import Sums, cross_entropy
+from vgg_jax.evaluation.views import views
 from vgg_jax.nn.vgg import VGG
-from vgg_jax.training.augment import Augment, views
-from vgg_jax.training.sgd import Plateau
+from vgg_jax.training import frozen
+from vgg_jax.training.augment import Augment
+from vgg_jax.training.schedule import Plateau
+from vgg_jax.training.weight_averaging import Average
 
 
 class Recipe(NamedTuple):
-    """All that decides what a step does, apart from state and batch.
+    """Everything that decides what a step does, apart from state and batch.
 
     Attributes:
         model: the network.
         augment: image transforms.
-        optimizer: takes the extra argument `learning_rate` (`optimizer.sgd`).
+        optimizer: takes the extra argument `learning_rate` (`sgd.SGD`).
         schedule: learning rate by number of updates, before the plateau's scale.
+        frozen: patterns for the parameters that do not train (`frozen.split`).
         plateau: reduces the learning rate between epochs; None where none does.
         monitor: the epoch's value that the plateau looks at.
         label_smoothing: in [0, 1).
-        average: of the weights, for evaluation (`average.py`); None: there is none.
-        views: of an image in evaluation, whose logits are averaged (`augment.views`).
+        average: updates an average of the weights, which evaluation uses
+            (`weight_averaging`); None: there is no average.
+        views: number of views of an image in evaluation, whose logits are averaged
+            (`evaluation.views`).
     """
 
     model: VGG
     augment: Augment
     optimizer: optax.GradientTransformationExtraArgs
     schedule: optax.Schedule
+    frozen: tuple[str, ...] = ()
     plateau: Plateau | None = None
     monitor: str = "val_loss"
     label_smoothing: float = 0.0
-    average: Callable | None = None
+    average: Average | None = None
     views: int = 1
 
 
@@ -44,14 +52,14 @@ class TrainState(struct.PyTreeNode):
     """Everything that a run carries from step to step; what a checkpoint holds.
 
     Attributes:
-        step: int32, updates made.
-        epochs: int32, epochs finished, their validation included.
-        seed: uint32, of the run.
-        params: float32.
+        step: int32, number of updates made.
+        epochs: int32, number of epochs finished, their validation included.
+        seed: uint32, seed of the run.
+        params: float32, all parameters, frozen ones included.
         batch_stats: running mean and variance; empty without batch norm.
-        ema: averaged `params`; empty without averaging.
-        opt_state: of `Recipe.optimizer`.
-        plateau: of `Recipe.plateau`; empty without one.
+        ema: averages of the parameters that train; empty without averaging.
+        opt_state: state of `Recipe.optimizer`, for the parameters that train.
+        plateau: state of `Recipe.plateau`; empty without one.
         sums: training metrics of the epoch so far.
     """
 
@@ -67,60 +75,75 @@ class TrainState(struct.PyTreeNode):
 
     @property
     def variables(self) -> dict[str, Any]:
-        """What evaluation applies the model with."""
-        params = self.ema if self.ema else self.params
+        """The variables that evaluation applies the model with."""
+        params = frozen.merge(self.params, self.ema)
         return {"params": params, "batch_stats": self.batch_stats}
 
 
 def init(recipe: Recipe, *, seed: int, image_shape: tuple[int, ...]) -> TrainState:
-    """The state before the first update; `image_shape` is that of one image, HWC."""
+    """Returns the state before the first update.
+
+    Args:
+        recipe: what the steps do.
+        seed: decides the initial weights, the augmentation and dropout.
+        image_shape: `(H, W, C)` of an image of the data set.
+
+    Raises:
+        ConfigError: a pattern of `recipe.frozen` matches no parameter.
+    """
     images = jnp.zeros((1, *image_shape), jnp.uint8)
     variables = recipe.model.init(
         jax.random.key(seed), recipe.augment.evaluate(images), train=False
     )
     params = variables["params"]
+    trained, _ = frozen.split(params, recipe.frozen)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         epochs=jnp.zeros((), jnp.int32),
         seed=jnp.asarray(seed, jnp.uint32),
         params=params,
         batch_stats=variables.get("batch_stats", {}),
-        ema=jax.tree.map(jnp.copy, params) if recipe.average else {},
-        opt_state=recipe.optimizer.init(params),
+        ema=jax.tree.map(jnp.copy, trained) if recipe.average else {},
+        opt_state=recipe.optimizer.init(trained),
         plateau=recipe.plateau.init() if recipe.plateau else (),
         sums=Sums.zero(),
     )
 
 
-def learning_rate(recipe: Recipe, step: jax.Array, plateau) -> jax.Array:
-    """Learning rate of update number `step` (from 0)."""
-    rate = recipe.schedule(step)
+def learning_rate(recipe: Recipe, step: jax.Array, plateau: Any) -> jax.Array:
+    """Returns the learning rate of update number `step` (from 0), float32 scalar."""
+    with jax.numpy_dtype_promotion("standard"):  # Optax divides the count
+        rate = jnp.asarray(recipe.schedule(step))
     return rate * plateau.scale if recipe.plateau else rate
 
 
 def train_step(
-    recipe: Recipe, state: TrainState, batch: dict[str, jax.Array]
+    recipe: Recipe, state: TrainState, batch: TrainingBatch
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One update. Jit it with `recipe` bound and `state` donated.
+    """Makes one update. Jit it with `recipe` bound and `state` donated.
 
     Args:
-        batch: as `batches.training` yields.
+        recipe: what the step does.
+        state: donated where jitted so.
+        batch: as `batches.training` yields them.
 
     Returns:
-        The next state; `loss` (smoothed, nats), `accuracy` of the batch in [0, 1] and
-        the `learning_rate` used.
+        The next state; and `loss` (smoothed, nats), `accuracy` of the batch in [0, 1]
+        and the `learning_rate` used, float32 scalars.
     """
     run_key = jax.random.key(state.seed)
     augment_key, dropout_key = jax.random.split(jax.random.fold_in(run_key, state.step))
     images = recipe.augment.train(
-        batch["image"],
+        batch.images,
         key=augment_key,
         run_key=run_key,
-        index=batch["index"],
-        epoch=batch["epoch"],
+        index=batch.index,
+        epoch=batch.epoch,
     )
+    trained, fixed = frozen.split(state.params, recipe.frozen)
 
-    def loss_of(params):
+    def loss_of(trained):
+        params = frozen.merge(trained, fixed)
         logits, updated = recipe.model.apply(
             {"params": params, "batch_stats": state.batch_stats},
             images,
@@ -128,23 +151,23 @@ def train_step(
             mutable=["batch_stats"],
             rngs={"dropout": dropout_key},
         )
-        losses = cross_entropy(logits, batch["label"], recipe.label_smoothing)
+        losses = cross_entropy(logits, batch.labels, recipe.label_smoothing)
         return losses.mean(), (losses, logits, updated)
 
     gradient = jax.value_and_grad(loss_of, has_aux=True)
-    (loss, (losses, logits, updated)), grads = gradient(state.params)
+    (loss, (losses, logits, updated)), grads = gradient(trained)
     rate = learning_rate(recipe, state.step, state.plateau)
     updates, opt_state = recipe.optimizer.update(
-        grads, state.opt_state, state.params, learning_rate=rate
+        grads, state.opt_state, trained, learning_rate=rate
     )
-    params = optax.apply_updates(state.params, updates)
+    trained: Any = optax.apply_updates(trained, updates)
     ema = state.ema
     if recipe.average:
-        params, ema = recipe.average(params, ema, state.step)
-    sums = Sums.of(losses, logits, batch["label"])
+        trained, ema = recipe.average(trained, ema, state.step)
+    sums = Sums.of(losses, logits, batch.labels)
     state = state.replace(
         step=state.step + 1,
-        params=params,
+        params=frozen.merge(trained, fixed),
         batch_stats=updated.get("batch_stats", {}),
         ema=ema,
         opt_state=opt_state,
@@ -155,16 +178,23 @@ def train_step(
 
 
 def eval_step(
-    recipe: Recipe, variables: dict[str, Any], batch: dict[str, jax.Array]
+    recipe: Recipe, variables: dict[str, Any], batch: Batch
 ) -> tuple[Sums, jax.Array]:
-    """Sums and logits `[B, K]` of a batch as `batches.evaluation` yields."""
-    shown, weights = views(recipe.augment.evaluate(batch["image"]), recipe.views)
-    logits = sum(
-        weight * recipe.model.apply(variables, images)
+    """Returns the sums and logits, float32 `[B, K]`, of a batch.
+
+    Args:
+        recipe: how to see the images.
+        variables: parameters and statistics of the model.
+        batch: as `batches.evaluation` yields them.
+    """
+    shown, weights = views(recipe.augment.evaluate(batch.images), recipe.views)
+    parts = [
+        weight * cast(jax.Array, recipe.model.apply(variables, images))
         for images, weight in zip(shown, weights, strict=True)
-    )
-    losses = cross_entropy(logits, batch["label"])
-    return Sums.of(losses, logits, batch["label"]), logits
+    ]
+    logits = functools.reduce(jnp.add, parts)
+    losses = cross_entropy(logits, batch.labels)
+    return Sums.of(losses, logits, batch.labels), logits
 
 
 def end_epoch(

@@ -9,9 +9,18 @@ import optax
 
 _EVERY, _POWER = 5, 3  # of the lookahead
 
+# Takes parameters, their average and the number of the update, from 0; returns both.
+Average = Callable[[Any, Any, jax.Array], tuple[Any, Any]]
 
-def exponential(decay: float) -> Callable:
-    """`average <- decay * average + (1 - decay) * params`, after every update."""
+
+def exponential(decay: float) -> Average:
+    """Returns `average <- decay * average + (1 - decay) * params`, per update.
+
+    >>> update = exponential(0.75)
+    >>> params, average = update(jnp.array(8.0), jnp.array(4.0), jnp.array(0))
+    >>> float(average)
+    5.0
+    """
 
     def update(params: Any, average: Any, step: jax.Array) -> tuple[Any, Any]:
         del step
@@ -20,14 +29,14 @@ def exponential(decay: float) -> Callable:
     return update
 
 
-def lookahead(decay: float, total_steps: int) -> Callable:
-    """Every five updates the average moves to the weights, and they back to it.
+def lookahead(decay: float, total_steps: int) -> Average:
+    """Returns an average that moves to the weights every five updates, and they to it.
 
     Zhang et al. (2019), with the growing decay of Jordan (2024), section 3.4: the
     share `decay**5 * (step / total_steps)**3` of the average stays.
 
     Args:
-        decay: in (0, 1), an update, at the end of training.
+        decay: per update, at the end of training, in (0, 1).
         total_steps: updates of the whole run.
     """
 
@@ -35,7 +44,7 @@ def lookahead(decay: float, total_steps: int) -> Callable:
         stays = decay**_EVERY * (step / total_steps) ** _POWER
         moved = optax.incremental_update(params, average, 1 - stays)
         now = (step + 1) % _EVERY == 0
-        pick = lambda new, old: jnp.where(now, new, old)  # noqa: E731
+        pick = lambda new, old: jnp.where(now, new, old)
         return jax.tree.map(pick, moved, params), jax.tree.map(pick, moved, average)
 
     return update

@@ -1,0 +1,96 @@
+"""The end of a run: the test split, read once, and what is kept of it."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vgg_jax import backend
+from vgg_jax.data import batches
+from vgg_jax.errors import RunError
+from vgg_jax.evaluation import metrics
+from vgg_jax.evaluation.exact import Evaluation
+from vgg_jax.runs import gallery, metric_log
+from vgg_jax.training.session import Session
+from vgg_jax.training.step import TrainState
+
+_SAMPLES = 32  # augmented training images kept for the report
+
+
+def final_evaluation(session: Session, state: TrainState) -> dict[str, Any] | None:
+    """Evaluates the weights that the config names, and keeps what the report shows.
+
+    Args:
+        session: the run, trained to its last epoch.
+        state: the state after the last update.
+
+    Returns:
+        The contents of `result.json`, or None if a signal came before the end.
+    """
+    last = int(state.step)
+    if session.config.test_with == "best":
+        best = session.checkpoints.restore_best(state, report=session.display.say)
+        if best is None:
+            raise RunError(f"{session.workdir} has no validated checkpoint to test")
+        state = best
+    test = session.evaluate("test", state.variables)
+    if test is None or session.stop():
+        return None
+    _keep_gallery(session, state, test)
+    session.metric_log.show(
+        "test", {"step": last, "top1": test.accuracy, "loss": test.loss}
+    )
+    logits, labels = jnp.asarray(test.logits), jnp.asarray(test.labels)
+    confusion = np.asarray(metrics.confusion(logits, labels))
+    rows = metric_log.read(session.workdir)
+    return {
+        "test": {
+            "count": test.count,
+            "accuracy": test.accuracy,
+            "top5": test.top5,
+            "loss": test.loss,
+            "per_class": metrics.per_class(confusion, session.dataset.classes),
+            "confusion": confusion.tolist(),
+        },
+        "checkpoint": session.config.test_with,
+        "epoch": int(state.epochs),
+        "step": int(state.step),
+        "seconds": sum(row["seconds"] for row in rows if row["kind"] == "epoch"),
+        "environment": backend.environment(),
+    }
+
+
+def _keep_gallery(session: Session, state: TrainState, test: Evaluation) -> None:
+    shown = gallery.collect(
+        logits=test.logits,
+        labels=test.labels,
+        pictures=lambda index: session.dataset.test.take(index)[0],
+        samples=_samples(session),
+        filters=np.asarray(state.params["conv1_1"]["kernel"]),
+    )
+    gallery.save(session.workdir, shown)
+
+
+def _samples(session: Session) -> np.ndarray:
+    """Returns the first images of the first epoch, augmented as in its first step."""
+    train, seed = session.dataset.train, session.config.seed
+    batch = next(
+        batches.training(
+            train,
+            seed=seed,
+            batch_size=min(_SAMPLES, len(train)),
+            epoch=0,
+            start=0,
+            remainder="drop",
+        )
+    )
+    key = jax.random.key(seed)
+    images = session.recipe.augment.train(
+        batch.images,
+        key=jax.random.fold_in(key, 0),
+        run_key=key,
+        index=batch.index,
+        epoch=batch.epoch,
+    )
+    return np.asarray(images)
