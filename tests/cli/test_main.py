@@ -1,5 +1,6 @@
 """The command line: every mistake is one clear line, and nothing is lost."""
 
+import json
 import os
 import re
 import subprocess
@@ -26,11 +27,15 @@ def main(*arguments, workdir, env=()):
 QUICK = "--config=configs/quickstart.py"
 # arguments -> exit code, what the line must name
 MISTAKES = {
+    "wrong argument of a config": (
+        ("--config=configs/speedrun.py:99",), 2, "choose one of: 94, 90"),
     "no config": ((), 2, "--config=configs/quickstart.py"),
     "no such config": (("--config=configs/nothing.py",), 2, "nothing.py"),
     "unknown flag": ((QUICK, "--confg.lr=1"), 2, "confg"),
     "stray word": ((QUICK, "lr=0.1"), 2, "lr=0.1"),
     "misspelt field": ((QUICK, "--config.learning_rate=1"), 2, "learning_rate"),
+    "misspelt group": ((QUICK, "--config.mdoel.width=1"), 2, "mdoel"),
+    "field of a field": ((QUICK, "--config.lr.peak=1"), 2, "lr.peak"),
     "wrong type": ((QUICK, "--config.epochs=many"), 2, "many"),
     "variant": ((QUICK, "--config.model.variant=F"), 2, "A, A-LRN, B, C, D, E"),
     "data set": ((QUICK, "--config.data.name=cifar11"), 2, "cifar11"),
@@ -51,12 +56,14 @@ MISTAKES = {
 @pytest.mark.parametrize("case", MISTAKES)
 def test_a_mistake_is_one_line(case, tmp_path):
     arguments, code, named = MISTAKES[case]
-    done = main(*arguments, workdir=tmp_path / "run", env={"TFDS_DATA_DIR": tmp_path})
-    assert done.returncode == code
-    assert "Traceback" not in done.stderr
-    errors = [x for x in done.stderr.splitlines() if x.startswith("error: ")]
+    finished = main(
+        *arguments, workdir=tmp_path / "run", env={"TFDS_DATA_DIR": tmp_path}
+    )
+    assert finished.returncode == code
+    assert "Traceback" not in finished.stderr
+    errors = [x for x in finished.stderr.splitlines() if x.startswith("error: ")]
     assert len(errors) == 1
-    assert named in done.stderr
+    assert named in finished.stderr
 
 
 def test_a_mistake_mended_runs_in_the_same_workdir(tmp_path):
@@ -73,7 +80,7 @@ def test_a_variant_has_a_workdir_of_its_own(tmp_path):
     config = f"--config={ROOT / 'configs' / 'vgg16.py'}:D"
     tiny = ["data.name=cifar10_sample", "data.train=train[:160]", "epochs=1",
             "model.width=0.05", "model.hidden=(8,)"]  # fmt: skip
-    done = subprocess.run(
+    finished = subprocess.run(
         [sys.executable, str(ROOT / "main.py"), config]
         + [f"--config.{field}" for field in tiny],
         cwd=tmp_path,
@@ -81,15 +88,33 @@ def test_a_variant_has_a_workdir_of_its_own(tmp_path):
         text=True,
         timeout=120,
     )
-    assert done.returncode == 0, done.stderr
+    assert finished.returncode == 0, finished.stderr
     assert (tmp_path / "runs" / "vgg16-D" / "result.json").exists()
+
+
+def test_an_empty_workdir_is_the_default(tmp_path):
+    """`--workdir=$UNSET` must not train into the current directory."""
+    tiny = ["data.train=train[:160]", "epochs=1", "schedule.warmup_epochs=0.0",
+            "model.variant=conv3-8 | conv3-8 |"]  # fmt: skip
+    config = f"--config={ROOT / 'configs' / 'quickstart.py'}"
+    command = [sys.executable, str(ROOT / "main.py"), config, "--workdir="]
+    finished = subprocess.run(
+        [*command, *[f"--config.{field}" for field in tiny]],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["runs"]
+    result = json.loads((tmp_path / "runs/quickstart/result.json").read_text())
+    assert result["environment"]["command"].startswith("python ")
 
 
 def test_an_unwritable_workdir(tmp_path):
     (tmp_path / "file").write_text("mine")
-    done = main(QUICK, workdir=tmp_path / "file" / "run")
-    assert done.returncode == 1
-    assert re.fullmatch(r"error: workdir .*--workdir=DIR\n", done.stderr)
+    finished = main(QUICK, workdir=tmp_path / "file" / "run")
+    assert finished.returncode == 1
+    assert re.fullmatch(r"error: workdir .*--workdir=DIR\n", finished.stderr)
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -102,16 +127,16 @@ def test_no_network_and_no_data(tmp_path):
         "http_proxy": nowhere,
         "https_proxy": nowhere,
     }
-    done = main("--config=configs/vgg16.py", workdir=tmp_path / "run", env=env)
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
+    finished = main("--config=configs/vgg16.py", workdir=tmp_path / "run", env=env)
+    assert finished.returncode == 1
+    assert "Traceback" not in finished.stderr
     for named in ("archive", "npm", "TFDS_DATA_DIR", "quickstart"):
-        assert named in done.stderr
+        assert named in finished.stderr
 
 
 def test_help_names_the_config():
-    done = subprocess.run(
+    finished = subprocess.run(
         [sys.executable, "main.py", "--help"], cwd=ROOT, capture_output=True, text=True
     )
-    assert "--config" in done.stdout and "--workdir" in done.stdout
-    assert "Traceback" not in done.stderr
+    assert "--config" in finished.stdout and "--workdir" in finished.stdout
+    assert "Traceback" not in finished.stderr

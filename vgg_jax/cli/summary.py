@@ -1,42 +1,123 @@
-"""What a config's network is and costs, layer by layer; nothing is allocated.
+"""What a network is and costs, layer by layer; nothing is allocated.
 
-    python -m vgg_jax.cli.summary --config=configs/vgg16.py
-    python -m vgg_jax.cli.summary --config=configs/vgg16.py --compare
-    python -m vgg_jax.cli.summary --claims
-    python -m vgg_jax.cli.summary --config=configs/vgg16.py --format=json
+    python -m vgg_jax summary
+    python -m vgg_jax summary --variant=C --size=32 --num_classes=10
+    python -m vgg_jax summary --config=configs/vgg16.py
+    python -m vgg_jax summary --compare
+    python -m vgg_jax summary --claims --format=markdown
 
-Formats: text, markdown, json.
+Without a config, a network of the paper: 224 px, 1,000 classes. With one, the config's,
+and what a training by it takes; its fields can be set as in `train`. Formats: text,
+markdown, json.
 """
 
+import argparse
 import json
 import sys
+from typing import TYPE_CHECKING, Any
 
-from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from vgg_jax.cli import command as command_line
-from vgg_jax.errors import ConfigError, guarded
-from vgg_jax.nn import cost as layers
-from vgg_jax.nn import vgg as model
-from vgg_jax.training import config as config_lib
+from vgg_jax.cli import config_file
+from vgg_jax.errors import ConfigError
+from vgg_jax.nn import architecture, cost
+from vgg_jax.nn.claims import claims
+from vgg_jax.nn.vgg import VGG
+
+if TYPE_CHECKING:
+    from vgg_jax.training.config import Config
 
 _CLASSES = {"cifar10": 10, "cifar10_sample": 10, "cifar100": 100}
 _TRAINING = {"cifar10": 50_000, "cifar10_sample": 4_000, "cifar100": 50_000}
-_PIXELS = 32  # of the sets above
-_WIDTH = {"float32": 4, "bfloat16": 2}  # bytes
+_PIXELS = 32  # height and width of the images of these sets
+_BYTES = {"float32": 4, "bfloat16": 2}
+_FORMATS = ("text", "markdown", "json")
 
 
-def network(config: ConfigDict) -> dict:
-    """Arguments of `layers.table` for a resolved config.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    parser.add_argument("--config", help="a file of configs/")
+    network = parser.add_argument_group("a network without a config")
+    network.add_argument("--variant", help="A, A-LRN, B, C, D, E or a table; default D")
+    network.add_argument("--size", type=int, help="pixels of the images; default 224")
+    network.add_argument("--num_classes", type=int, help="default 1000")
+    network.add_argument("--head", help="paper or compact; default paper")
+    network.add_argument(
+        "--batch_norm", action="store_true", default=None, help="not the paper's"
+    )
+    parser.add_argument(
+        "--compare", action="store_true", help="the six configurations side by side"
+    )
+    parser.add_argument(
+        "--claims", action="store_true", help="the blog's arithmetic, checked"
+    )
+    parser.add_argument(
+        "--format", default="text", choices=_FORMATS, help="form of the tables"
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    """Prints the tables.
+
+    Raises:
+        ConfigError: an option or a config is wrong, or two options contradict.
+    """
+    parts = _parts(options)
+    if options.format == "json":
+        print(json.dumps(parts, indent=2))
+        return
+    for title, rows in parts.items():
+        show(rows, options.format, title)
+
+
+def _parts(options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
+    names = ("variant", "num_classes", "head", "batch_norm", "size")
+    given = {n: v for n in names if (v := getattr(options, n)) is not None}
+    _check_options(options, given)
+    if options.claims:
+        return {"claims": claims()}
+    config = None
+    if options.config:
+        from vgg_jax.training.config import resolve  # needs [train]
+
+        config = resolve(config_file.load(options.config, options.settings))
+        model, size = network(config)
+    else:
+        size = given.pop("size", 224)
+        model = VGG(**given, dtype="float32")
+    if options.compare:
+        return {"configurations": comparison(model, size)}
+    costs = cost_table(model, size)
+    dtype = str(model.dtype)
+    return {"layers": rows(costs, dtype), "total": [totals(costs, dtype, config)]}
+
+
+def _check_options(options: argparse.Namespace, given: dict[str, Any]) -> None:
+    """Checks that no option is given that another one makes meaningless."""
+    if options.settings and not options.config:
+        raise ConfigError(f"{options.settings[0]} needs --config=configs/vgg16.py")
+    ignored = []
+    if options.claims:
+        ignored = [*given, *["config"] * bool(options.config)]
+    elif options.config:
+        ignored = list(given)
+    elif options.compare:
+        ignored = [name for name in given if name == "variant"]
+    if ignored:
+        other = next(n for n in ("claims", "config", "compare") if getattr(options, n))
+        raise ConfigError(f"--{ignored[0]} says nothing beside --{other}: leave it out")
+
+
+def network(config: "Config") -> tuple[VGG, int]:
+    """Returns the network of a resolved config, and the size of its images.
 
     Raises:
         ConfigError: size or number of classes of the data set are not known here.
     """
     name, size = config.data.name, config.augment.resize
-    classes = config.model.num_classes or _CLASSES.get(name)
+    classes = config.num_classes or _CLASSES.get(name)
     if not size and name in _CLASSES:
         size = _PIXELS
     if not size or not classes:
@@ -44,143 +125,92 @@ def network(config: ConfigDict) -> dict:
             f"data.name={name!r}: set augment.resize and model.num_classes, which only "
             "the prepared data set could tell"
         )
-    taken = ("variant", "width", "batch_norm", "norm_scale", "whiten", "head", "hidden")
-    return {"size": size, "classes": classes, **{k: config.model[k] for k in taken}}
+    return config.model.clone(num_classes=classes), size
 
 
-def rows(table: list[layers.Layer], dtype: str) -> list[dict]:
-    """One dictionary a layer; bytes are of one image's activation."""
+def cost_table(model: VGG, size: int) -> list[cost.LayerCost]:
+    """Returns the cost of each layer of a network on images of `size` x `size`."""
+    return cost.costs(model.layers((size, size)), norm_scale=model.norm_scale)
+
+
+def rows(costs: list[cost.LayerCost], dtype: str) -> list[dict[str, Any]]:
+    """Returns one dictionary per layer; bytes are those of one image's activation."""
     return [
         {
             "name": layer.name,
             "output": "x".join(map(str, layer.shape)),
             "parameters": layer.params,
             "MMAC": round(layer.macs / 1e6, 3),
-            "activation kB": round(layer.elements * _WIDTH[dtype] / 1e3, 1),
+            "activation kB": round(layer.elements * _BYTES[dtype] / 1e3, 1),
             "receptive field": layer.receptive_field,
             "stride": layer.stride,
         }
-        for layer in table
+        for layer in costs
     ]
 
 
-def totals(config: ConfigDict, table: list[layers.Layer]) -> dict:
-    """Sums over the layers, and what training by this config comes to.
+def totals(
+    costs: list[cost.LayerCost], dtype: str, config: "Config | None" = None
+) -> dict[str, Any]:
+    """Returns the sums over the layers, and what training by a config comes to.
 
     Training takes three times the arithmetic of the forward pass. Its memory is
     estimated as weights, velocity and gradients in float32, and two copies of every
     activation of a batch (before and after the non-linearity).
     """
-    total = layers.total(table)
-    kept = sum(layer.elements for layer in table) * _WIDTH[config.model.dtype]
-    found = {
+    total = cost.total(costs)
+    sums = {
         "parameters": total.params,
-        "GMAC an image": round(total.macs / 1e9, 4),
-        "training memory, estimated MB": round(
-            (3 * 4 * total.params + 2 * config.batch_size * kept) / 1e6
-        ),
+        "GMAC per image": round(total.macs / 1e9, 4),
     }
+    if config is None:
+        return sums
+    activations = sum(layer.elements for layer in costs) * _BYTES[dtype]
+    sums["training memory, estimated MB"] = round(
+        (3 * 4 * total.params + 2 * config.batch_size * activations) / 1e6
+    )
     if config.data.name in _TRAINING:
         images = _TRAINING[config.data.name]
-        images -= images // 5 if config.data.validation == "blog" else 0
-        found["training images"] = images
-        found["PFLOP an epoch"] = round(6 * total.macs * images / 1e15, 4)
-    return found
+        images -= images // 5 if config.data.validation == "sklearn_80_20" else 0
+        sums["training images"] = images
+        sums["PFLOP per epoch"] = round(6 * total.macs * images / 1e15, 4)
+    return sums
 
 
-def comparison(arguments: dict) -> list[dict]:
-    """The paper's six configurations beside each other."""
-    found = []
-    for variant in model.CONFIGURATIONS:
-        table = layers.table(**{**arguments, "variant": variant})
-        total = layers.total(table)
-        names = [layer.name for layer in table]
-        convolutions = [layer for layer in table if layer.name.startswith("conv")]
-        found.append(
+def comparison(model: VGG, size: int) -> list[dict[str, Any]]:
+    """Returns one row per configuration of the paper, otherwise like `model`."""
+    table = []
+    for variant in architecture.CONFIGURATIONS:
+        network = model.clone(variant=variant)
+        specs = network.layers((size, size))
+        costs = cost_table(network, size)
+        total = cost.total(costs)
+        convolutions = [layer for layer in costs if layer.name.startswith("conv")]
+        table.append(
             {
                 "configuration": variant,
-                "weight layers": sum(n.startswith(("conv", "fc")) for n in names),
+                "weight layers": sum(spec.has_kernel for spec in specs),
                 "parameters": total.params,
                 "conv parameters": sum(layer.params for layer in convolutions),
                 "GMAC": round(total.macs / 1e9, 3),
                 "receptive field": convolutions[-1].receptive_field,
             }
         )
-    return found
+    return table
 
 
-def _field(kernels):
-    return 1 + sum(kernel - 1 for kernel in kernels)
-
-
-def claims() -> list[dict]:
-    """The arithmetic that the paper and the blog argue with, worked out.
-
-    C is the number of channels in and out, biases left out, stride 1.
-    """
-    two, three, seven = _field([3, 3]), _field([3, 3, 3]), 7
-    c = 512
-    stack, single = 3 * 9 * c * c, 49 * c * c
-    with_1x1 = layers.total(layers.table("C"))
-    without = layers.total(layers.table("B"))
-    with_3x3 = layers.total(layers.table("D"))
-    return [
-        {
-            "claim": "two 3x3 convolutions see 5x5",
-            "holds": two == 5,
-            "because": f"1 + 2 + 2 = {two}",
-        },
-        {
-            "claim": "three 3x3 convolutions see 7x7",
-            "holds": three == seven,
-            "because": f"1 + 2 + 2 + 2 = {three}",
-        },
-        {
-            "claim": "three 3x3 layers have 27 C^2 weights, one 7x7 has 49 C^2",
-            "holds": stack < single,
-            "because": f"7x7 has {single / stack - 1:.0%} more (81%, the paper says); "
-            f"the stack {1 - stack / single:.0%} less",
-        },
-        {
-            "claim": "so a stack of 3x3 costs fewer multiplications than one 7x7",
-            "holds": True,
-            "because": "27 C^2 to 49 C^2 for each pixel; exact only where all layers "
-            "have C channels, and the stack keeps three activations, not one",
-        },
-        {
-            "claim": "a 1x1 layer adds a non-linearity without changing what is seen",
-            "holds": True,
-            "because": "receptive field of the last convolution: "
-            f"B {_last(layers.table('B'))}, C {_last(layers.table('C'))}, "
-            f"D {_last(layers.table('D'))} pixels. Not exact for C: its 1x1 layers "
-            "see no more, yet it is not B's network, being three layers deeper",
-        },
-        {
-            "claim": "1x1 layers save multiplications",
-            "holds": False,
-            "because": f"they add to B: {without.macs / 1e9:.2f} -> "
-            f"{with_1x1.macs / 1e9:.2f} GMAC at 224 px; they save only against the 3x3 "
-            f"layers in their place, D's {with_3x3.macs / 1e9:.2f}",
-        },
-    ]
-
-
-def _last(table):
-    return [x for x in table if x.name.startswith("conv")][-1].receptive_field
-
-
-def show(found: list[dict], form: str, title: str = "") -> None:
+def show(rows: list[dict[str, Any]], form: str, title: str = "") -> None:
     """Prints equal dictionaries as a table."""
     if form == "markdown":
-        print("| " + " | ".join(found[0]) + " |")
-        print("|" + "---|" * len(found[0]))
-        for row in found:
+        print("| " + " | ".join(rows[0]) + " |")
+        print("|" + "---|" * len(rows[0]))
+        for row in rows:
             print("| " + " | ".join(map(_text, row.values())) + " |")
         return
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
-    for key, value in found[0].items():
+    for key, value in rows[0].items():
         table.add_column(key, justify="right" if _is_number(value) else "left")
-    for row in found:
+    for row in rows:
         table.add_row(*map(_text, row.values()))
     width = None if sys.stdout.isatty() else 110
     Console(width=width, soft_wrap=False).print(table)
@@ -194,44 +224,3 @@ def _text(value):
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:,}" if _is_number(value) else str(value)
-
-
-_CONFIG = config_flags.DEFINE_config_file(
-    "config",
-    "configs/vgg16.py",
-    "a file of configs/, its fields as in main.py",
-)
-_COMPARE = flags.DEFINE_bool("compare", False, "the six configurations side by side")
-_CLAIMS = flags.DEFINE_bool("claims", False, "the blog's arithmetic, checked")
-_FORMAT = flags.DEFINE_enum(
-    "format", "text", ("text", "markdown", "json"), "of the output"
-)
-
-
-def main(argv):
-    command_line.parse(argv, _CONFIG)
-    form = _FORMAT.value
-    if _CLAIMS.value:
-        parts = {"claims": claims()}
-    else:
-        config = config_lib.resolve(_CONFIG.value)
-        arguments = network(config)
-        table = layers.table(**arguments)
-        if _COMPARE.value:
-            parts = {"configurations": comparison(arguments)}
-        else:
-            parts = {
-                "layers": rows(table, config.model.dtype),
-                "total": [totals(config, table)],
-            }
-    if form == "json":
-        print(json.dumps(parts, indent=2))
-        return
-    for title, found in parts.items():
-        show(found, form, title)
-
-
-if __name__ == "__main__":
-    logging.set_verbosity(logging.ERROR)
-    app.define_help_flags()
-    guarded(main, sys.argv)

@@ -1,0 +1,100 @@
+"""Runs a grid of settings and seeds, or a search, and compares the runs.
+
+    python -m vgg_jax sweep --config=configs/vgg16.py --config.lr=0.01,0.03 --seeds=3
+    python -m vgg_jax sweep --config=configs/vgg16.py --config.lr=0.003..0.1 \\
+        --trials=20 --workdir=runs/search
+
+Every `--config.<field>=a,b,c` is an axis of the grid; a single value is the same in all
+runs. With `--trials=N` Optuna (if installed) chooses N settings instead, by validation
+accuracy, from such lists and from ranges `low..high`. `--devices=0,1` keeps that many
+runs going, each on its own GPU or TPU chip; `--devices=cpu0,cpu1` on its own core,
+which small networks use better than all of them use all cores (docs/results.md).
+
+Each run has a workdir of its own in `--workdir` (default `runs/sweep-<config>`), so the
+same command resumes where it was stopped and leaves finished runs alone. Ends with a
+table (mean and spread over the seeds, best validation first), `sweep.json` and
+`comparison.html`. Choose by the validation column; the test column is for the end.
+"""
+
+import argparse
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from vgg_jax.cli import config_file
+from vgg_jax.errors import ConfigError, RunError
+from vgg_jax.files import write_atomically
+from vgg_jax.runs import comparison, sweep_grid
+from vgg_jax.runs.launcher import Launcher, devices
+from vgg_jax.runs.sweep import Sweep
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    parser.add_argument("--config", required=True, help="a file of configs/")
+    parser.add_argument("--seeds", type=int, default=1, help="runs per setting")
+    parser.add_argument(
+        "--trials", type=int, default=0, help="number of settings Optuna chooses"
+    )
+    parser.add_argument(
+        "--devices", default="", help="0,1 or cpu0,cpu1: one run on each"
+    )
+    parser.add_argument(
+        "--workdir", default="", help="directory of the runs' directories"
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    """Runs the sweep, writes its files and prints its table.
+
+    Raises:
+        ConfigError: an option or a setting is wrong.
+        RunError: a run failed; what it said is above. The others have run.
+    """
+    if options.seeds < 1 or options.trials < 0:
+        raise ConfigError(
+            f"--seeds={options.seeds} must be 1 or more, "
+            f"--trials={options.trials} must be 0 or more"
+        )
+    stem = f"sweep-{config_file.name(options.config)}"
+    workdir = Path(options.workdir or Path("runs") / stem)
+    launcher = Launcher(options.config, workdir, devices(options.devices))
+    sweep = Sweep(launcher, sweep_grid.parse(options.settings), options.seeds)
+    if options.trials:
+        settings = sweep.search(options.trials, workdir, options.config)
+    else:
+        settings = sweep.run_all()
+    if not settings:
+        raise RunError("no setting has all its runs: see what they said")
+    rows = sweep.rows(settings)
+    write_atomically(workdir / "sweep.json", json.dumps(rows, indent=2) + "\n")
+    names = dict.fromkeys(name for s in settings for name in sweep.names(s))
+    page = comparison.page([sweep.records[name] for name in names])
+    write_atomically(workdir / comparison.FILE, page)
+    _show(rows)
+    print(workdir / comparison.FILE)
+    if sweep.failed:
+        raise RunError(
+            f"these runs failed, and their settings are not in the table: "
+            f"{', '.join(sweep.failed)}; the same command tries them again"
+        )
+
+
+def _show(rows: Sequence[dict]) -> None:
+    width = max(len(row["setting"]) for row in rows)
+    print(f"{'setting':{width}}  {'validation %':>15}  {'test %':>15}  seeds")
+    for row in rows:
+        cells = (f"{_spread(row[key]):>15}" for key in ("validation", "test"))
+        print(f"{row['setting']:{width}}  {'  '.join(cells)}  {len(row['test'])}")
+
+
+def _spread(values: Sequence[float | None]) -> str:
+    """Returns mean and standard deviation over the seeds, in per cent."""
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return "-"
+    text = f"{100 * statistics.mean(known):.2f}"
+    if len(known) > 1:
+        text += f" +- {100 * statistics.stdev(known):.2f}"
+    return text
