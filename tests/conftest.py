@@ -1,8 +1,13 @@
-"""Every test runs with the flags and signals of the program and a cache of its own."""
+"""Every test runs with the flags and signals of the program and a cache of its own.
+
+JAX is strict here: no dtype is promoted and no array broadcast unless the code says so.
+"""
 
 import os
 import signal
 import tempfile
+
+import jax
 
 from vgg_jax import backend
 
@@ -13,5 +18,7 @@ def pytest_configure(config):
     config.add_cleanup(cache.cleanup)
     os.environ["XDG_CACHE_HOME"] = cache.name
     backend.configure()
+    jax.config.update("jax_numpy_dtype_promotion", "strict")
+    jax.config.update("jax_numpy_rank_promotion", "raise")
     # A shell's background job, and so what it starts, ignores Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)

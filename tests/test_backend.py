@@ -18,7 +18,7 @@ backend.configure()
 import jax
 from rich.console import Console
 from configs import vgg16
-from vgg_jax import train
+from vgg_jax.training import loop
 seen = collections.Counter()
 jax.monitoring.register_event_listener(lambda event, **_: seen.update([event]))
 config = vgg16.get_config()
@@ -28,22 +28,22 @@ config.update_from_flattened_dict({
     "model.variant": "conv3-8 | conv1-8 |",
     "model.hidden": (16,), "model.dtype": "float32", "eval_batch_size": 10,
 })
-train.train(config, Path(sys.argv[1]), Console(quiet=True))
+loop.train(config, Path(sys.argv[1]), Console(quiet=True))
 name = "/jax/compilation_cache/"
 print(seen[name + "compile_requests_use_cache"], seen[name + "cache_hits"])
 """
 
 
 def python(code, *arguments, **env):
-    done = subprocess.run(
+    finished = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
         cwd=ROOT,
         env={**os.environ, **env},
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout
 
 
 def test_a_second_start_compiles_nothing(tmp_path):

@@ -1,8 +1,9 @@
-"""Every command and program in the README works as it is written there.
+"""Every command and program in README, docs and --help works as it is written there.
 
 Commands run in a copy of the checkout whose `.venv` is the environment of the tests.
 A training that would take hours is stopped by a signal after its first steps, and must
-save itself. The two commands that set an environment up are what `.ci/run` does.
+save itself. Of the README's two commands, which set an environment up, `.ci/run` runs
+the second.
 """
 
 import os
@@ -19,22 +20,41 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from vgg_jax.data import datasets as data
+from vgg_jax.cli import command
+from vgg_jax.data import datasets
 from vgg_jax.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
-BLOCKS = re.findall(
-    r"^```(\w*)\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S
-)
-COMMANDS = [
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCKS = [
+    block
+    for page in PAGES
+    for block in re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), re.M | re.S)
+]
+WRITTEN = [
     line
     for language, text in BLOCKS
     if language == ""
     for line in text.splitlines()
-    if line.startswith(".venv/bin/")
+    if line.startswith(".venv/bin/python ")
 ]
+EXAMPLES = {
+    name: re.findall(
+        r"^    (python [^\\\n]*(?:\\\n[^\\\n]*)*)$",
+        command.parser_of(name).description,
+        re.M,
+    )
+    for name in command.COMMANDS
+}
+HELP = [
+    ".venv/bin/" + example.replace("\\\n", "")
+    for examples in EXAMPLES.values()
+    for example in examples
+]
+COMMANDS = list(dict.fromkeys(re.sub(r" +", " ", x) for x in [*WRITTEN, *HELP]))
 PROGRAMS = [text for language, text in BLOCKS if language == "python"]
-QUICK = "vgg_jax.cli.summary"
+QUICK = "vgg_jax summary"
+FOLDER = next(command for command in COMMANDS if "vgg_jax folder" in command)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +79,7 @@ def checkout(tmp_path_factory):
 def environ(tmp_path_factory):
     """CIFAR-10 is linked, not written: the folder of photos is written beside it."""
     try:
-        found = Path(data.find("cifar10", report=lambda text: None).data_path)
+        found = Path(datasets.find("cifar10", report=lambda text: None).data_path)
     except UserError as error:
         pytest.skip(f"needs CIFAR-10: {error}")
     root = tmp_path_factory.mktemp("data")
@@ -67,47 +87,48 @@ def environ(tmp_path_factory):
     return {**os.environ, "TFDS_DATA_DIR": str(root)}
 
 
-def test_the_readme_has_commands_and_programs():
+def test_there_are_commands_and_programs():
     assert len(COMMANDS) >= 10 and PROGRAMS
+    assert all(EXAMPLES.values()), "a command's --help has no example"
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if QUICK in c])
 def test_a_quick_command(command, checkout):
-    done = subprocess.run(
+    finished = subprocess.run(
         command, shell=True, cwd=checkout, capture_output=True, text=True
     )
-    assert done.returncode == 0 and done.stdout, done.stderr
+    assert finished.returncode == 0 and finished.stdout, finished.stderr
 
 
 @pytest.mark.parametrize("text", PROGRAMS)
 def test_a_program(text, checkout):
-    done = subprocess.run(
+    finished = subprocess.run(
         [sys.executable, "-c", text], cwd=checkout, capture_output=True, text=True
     )
-    assert done.returncode == 0, done.stderr
+    assert finished.returncode == 0, finished.stderr
 
 
 def stopped_after_first_steps(command, checkout, environ):
     """Output and status of a command that is sent SIGTERM once it trains."""
-    process = subprocess.Popen(
+    with subprocess.Popen(
         shlex.split(command),
         cwd=checkout,
         env=environ,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-    )
-    alarm = threading.Timer(600, process.terminate)  # a sweep passes it on
-    alarm.start()
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if line.startswith("epoch 1/") and "img/s" in line:
-            process.send_signal(signal.SIGTERM)
-            break
-    lines += process.stdout.readlines()
-    alarm.cancel()
-    return "".join(lines), process.wait()
+    ) as process:
+        alarm = threading.Timer(600, process.terminate)  # a sweep passes it on
+        alarm.start()
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if "img/s" in line:
+                process.send_signal(signal.SIGTERM)
+                break
+        lines += process.stdout.readlines()
+        alarm.cancel()
+    return "".join(lines), process.returncode
 
 
 @pytest.mark.slow
@@ -115,12 +136,20 @@ def stopped_after_first_steps(command, checkout, environ):
 def test_a_command(command, checkout, environ):
     if "--trials" in command:
         pytest.importorskip("optuna", reason="pip install optuna")
-    if "runs/quickstart" in command and not (checkout / "runs/quickstart").exists():
-        first = f"{sys.executable} main.py --config=configs/quickstart.py"
-        stopped_after_first_steps(first, checkout, environ)
+    photos = Path(environ["TFDS_DATA_DIR"], "photos")
+    if "data.name=photos" in command and not photos.exists():
+        stopped_after_first_steps(FOLDER, checkout, environ)
+    if command == FOLDER and photos.exists():
+        shutil.rmtree(photos)
+    if re.search("vgg_jax (report|score)", command):  # of runs that must be there
+        for name in re.findall(r"--workdir=runs/(\w+)", command):
+            if not (checkout / "runs" / name / "checkpoints").exists():
+                first = f"{sys.executable} main.py --config=configs/{name}.py"
+                stopped_after_first_steps(first, checkout, environ)
     output, status = stopped_after_first_steps(command, checkout, environ)
-    if "main.py" in command or "sweep" in command:
-        assert "saved; the same command goes on" in output
+    assert "Traceback" not in output
+    if re.search("main.py|vgg_jax (train|sweep)", command):
+        assert "saved; the same command resumes" in output
         assert status == (130 if "sweep" in command else 143), output
     else:
         assert status == 0, output
