@@ -1,12 +1,15 @@
-"""What each part of the speedrun's recipe buys: runs without it, one at a time.
+"""Measures what each part of the speedrun's recipe buys, by a run without it.
 
     python -m benchmarks.ablation --config=configs/speedrun.py:90 --seeds=1
     python -m benchmarks.ablation --without=late_pools,random_flip
 
-Trains on 90% of the training images and is judged on the other 10%; the test split is
-not read (one image of it, which a run needs). `--without` names the parts to leave out,
-all of them if not given. The views of an image are no part of the training: the whole
-recipe's weights are scored with fewer. Resumable; finished runs are left alone.
+Every run trains on 90% of the training images and is judged on the other 10%. The test
+split is not read, except for one image, since a run has to end with a test. `--without`
+names the parts to leave out, one run for each; by default, all of them. The number of
+views of an image plays no part in training, so those rows are the weights of the whole
+recipe, scored again with fewer views.
+
+The same command goes on where it was stopped and leaves finished runs alone.
 `--devices=cpu0,cpu1` runs two at a time.
 """
 
@@ -18,7 +21,7 @@ from rich.console import Console
 
 from vgg_jax import backend
 from vgg_jax.errors import choose, guarded
-from vgg_jax.runs.launcher import Runner, devices
+from vgg_jax.runs.launcher import Launcher, devices
 from vgg_jax.training.score import score
 
 _HELD_OUT = {
@@ -27,7 +30,7 @@ _HELD_OUT = {
     "data.test": "test[:1]",
 }
 _ALL = "all"
-# name of the run -> what it does without, the fields that say so
+# name of the run -> what it does without, and the fields that say so
 WITHOUT = {
     "no_whitening": ("whitening: conv1_1 learned", {"model.whiten": "False"}),
     "he_init": ("identity initialisation: He's", {"model.kernel_init": "he"}),
@@ -38,6 +41,7 @@ WITHOUT = {
     "plain_momentum": ("Nesterov's momentum", {"optimizer.nesterov": "False"}),
     "late_pools": ("pools before batch norm", {"model.pool_early": "False"}),
 }
+# number of views -> which of the six are missing
 VIEWS = {1: "other views of an image", 2: "other views but its mirror image"}
 
 
@@ -46,52 +50,66 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config", default="configs/speedrun.py:90")
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--without", default=",".join(WITHOUT))
-    parser.add_argument("--devices", default="", help="as of vgg_jax.runs.sweep")
+    parser.add_argument("--seeds", type=int, default=1, help="runs per part")
+    parser.add_argument(
+        "--without", default=",".join(WITHOUT), help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--devices", default="", help="0,1 or cpu0,cpu1: one run on each"
+    )
     parser.add_argument("--workdir", type=Path, default=Path("runs/ablation"))
     options = parser.parse_args()
     parts = {_ALL: ("nothing", {})}
     for name in options.without.split(","):
         parts[name] = choose(WITHOUT, name, "--without")
-    runner = Runner(options.config, options.workdir, devices(options.devices))
+    launcher = Launcher(options.config, options.workdir, devices(options.devices))
     seeds = range(options.seeds)
-    jobs = [_job(runner, n, *part, s) for n, part in parts.items() for s in seeds]
-    found = iter(runner.all(jobs))
-    rows = {text: [next(found) for _ in seeds] for text, _ in parts.values()}
+    jobs = [
+        _job(launcher, name, text, fields, seed)
+        for name, (text, fields) in parts.items()
+        for seed in seeds
+    ]
+    accuracies = iter(launcher.all(jobs))
+    rows = {text: [next(accuracies) for _ in seeds] for text, _ in parts.values()}
     backend.configure()
-    scored = [_scored(options.workdir / f"{_ALL},seed={seed}") for seed in seeds]
+    scores = [_scores(options.workdir / f"{_ALL},seed={seed}") for seed in seeds]
     for views, text in VIEWS.items():
-        rows[text] = [one[views] for one in scored]
+        rows[text] = [accuracy_by_views[views] for accuracy_by_views in scores]
     _print_table(rows)
 
 
-def _job(runner, name, text, fields, seed):
-    """A run's validation top-1 in per cent, printed as it is found."""
+def _job(launcher, name, text, fields, seed):
+    """Returns a function that runs one part's run and returns its accuracy.
+
+    That is top-1 on the validation split after the last epoch, in per cent.
+    """
 
     def job():
-        record = runner(
+        record = launcher(
             f"{name},seed={seed}", {**_HELD_OUT, **fields, "seed": str(seed)}
         )
-        found = 100 * record.column("val_accuracy")[1][-1]
-        print(f"without {text}, seed {seed}: {found:.2f}%", flush=True)
-        return found
+        accuracy = 100 * record.column("val_accuracy")[1][-1]
+        print(f"without {text}, seed {seed}: {accuracy:.2f}%", flush=True)
+        return accuracy
 
     return job
 
 
-def _scored(run):
-    quiet = Console(quiet=True)
-    found = score(run, views=list(VIEWS), checkpoint="last", console=quiet)
-    return {views: 100 * result.accuracy for views, result in found.items()}
+def _scores(workdir):
+    """Returns number of views -> validation top-1 of a run's weights, in per cent."""
+    console = Console(quiet=True)
+    evaluations = score(workdir, views=list(VIEWS), checkpoint="last", console=console)
+    return {views: 100 * result.accuracy for views, result in evaluations.items()}
 
 
 def _print_table(rows):
     print("| without | validation top-1, % | difference |\n|---|---|---|")
     whole = statistics.mean(next(iter(rows.values())))
-    for text, values in rows.items():
-        mean = statistics.mean(values)
-        spread = f" +- {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    for text, accuracies in rows.items():
+        mean = statistics.mean(accuracies)
+        spread = ""
+        if len(accuracies) > 1:
+            spread = f" +- {statistics.stdev(accuracies):.2f}"
         print(f"| {text} | {mean:.2f}{spread} | {mean - whole:+.2f} |")
 
 

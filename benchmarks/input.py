@@ -1,78 +1,88 @@
-"""Does the input ever starve the step? Step time on real batches and on a resident one.
+"""Measures whether the training step ever waits for its input.
 
-The training step of a config, in turns of a few steps each: on one batch that stays on
-the device; on batches assembled from the split in memory; on batches decoded from disk
-by Grain (`data.stream`). Prints milliseconds a step (medians of the turns) and the
-ratio to the resident batch, turn by turn.
+Times the training step of a config, in turns of a few steps each: on one batch that
+stays on the device; on batches assembled from the split in memory; on batches that
+Grain decodes from disk (`data.stream`). Prints the median of the ms per step over the
+turns, and the ratio to the resident batch of the same turn (median, least, most).
 
-    python -m benchmarks.input [--config=configs/vgg16.py] [--config.data.name=...]
+    python -m benchmarks.input
+    python -m benchmarks.input --config=configs/quickstart.py --config.batch_size=128
 """
 
+import argparse
+import dataclasses
 import statistics
-import sys
 import time
 from functools import partial
-from itertools import chain, count
+from itertools import count, repeat
 
 import jax
-from absl import app, flags
-from ml_collections import config_flags
 
 from vgg_jax import backend
-from vgg_jax.data import batches
-from vgg_jax.data import datasets as data
-from vgg_jax.training import config as config_lib
+from vgg_jax.cli import config_file
+from vgg_jax.data import batches, datasets
+from vgg_jax.errors import guarded
 from vgg_jax.training import recipe, step
-
-_CONFIG = config_flags.DEFINE_config_file("config", "configs/vgg16.py")
-_TURNS = flags.DEFINE_integer("turns", 7, "of each input")
-_STEPS = flags.DEFINE_integer("steps", 10, "a turn")
+from vgg_jax.training.config import resolve
 
 
-def endless(config, split):
-    """Training batches, epoch after epoch."""
-    how = {"seed": 0, "batch_size": config.batch_size, "start": 0, "remainder": "drop"}
-    return chain.from_iterable(
-        batches.training(split, epoch=epoch, **how) for epoch in count()
+def endless(split, batch_size):
+    """Yields training batches, epoch after epoch."""
+    for epoch in count():
+        yield from batches.training(
+            split,
+            seed=0,
+            batch_size=batch_size,
+            epoch=epoch,
+            start=0,
+            remainder="drop",
+        )
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
-
-
-def main(_):
+    parser.add_argument("--config", default="configs/vgg16.py")
+    parser.add_argument("--turns", type=int, default=7, help="turns per input")
+    parser.add_argument("--steps", type=int, default=10, help="steps per turn")
+    options, settings = parser.parse_known_args()
     backend.configure()
-    config = config_lib.resolve(_CONFIG.value)
+    config = resolve(config_file.load(options.config, settings))
     print(backend.environment())
-    size = config.augment.resize
-    options = {**config.data, "stream": False}
-    memory = data.load(**options, size=size)
-    streamed = data.load(**{**options, "stream": True}, size=size)
-    steps = batches.steps_per_epoch(len(memory.train), config.batch_size)
-    made = recipe.build(config, memory, steps)
-    state = step.init(made, seed=0, image_shape=memory.train.image_shape)
-    train_step = jax.jit(partial(step.train_step, made), donate_argnums=0)
-    resident = jax.device_put(next(endless(config, memory.train)))
+    source = dataclasses.asdict(config.data) | {"size": config.augment.resize}
+    memory = datasets.load(**source | {"stream": False})
+    streamed = datasets.load(**source | {"stream": True})
+    steps_per_epoch = batches.steps_per_epoch(len(memory.train), config.batch_size)
+    run_recipe = recipe.build(config, memory, steps_per_epoch)
+    state = step.init(run_recipe, seed=0, image_shape=memory.train.image_shape)
+    train_step = jax.jit(partial(step.train_step, run_recipe), donate_argnums=0)
+    from_memory = endless(memory.train, config.batch_size)
     inputs = {
-        "resident": iter(lambda: resident, None),
-        "memory": endless(config, memory.train),
-        "stream": endless(config, streamed.train),
+        "resident": repeat(jax.device_put(next(from_memory))),
+        "memory": from_memory,
+        "stream": endless(streamed.train, config.batch_size),
     }
     times = {name: [] for name in inputs}
-    for turn in range(_TURNS.value + 1):  # the first one compiles and warms up
-        for name, source in inputs.items():
+    for turn in range(options.turns + 1):  # the first one compiles and warms up
+        for name, input_batches in inputs.items():
             start = time.perf_counter()
-            for _ in range(_STEPS.value):
-                state, values = train_step(state, next(source))
-            jax.block_until_ready((state, values))
+            for _ in range(options.steps):
+                state, metrics = train_step(state, next(input_batches))
+            jax.block_until_ready((state, metrics))
             if turn:
-                times[name].append((time.perf_counter() - start) / _STEPS.value)
-    for name, taken in times.items():
-        pairs = zip(taken, times["resident"], strict=True)
-        ratios = sorted(own / base for own, base in pairs)
+                times[name].append((time.perf_counter() - start) / options.steps)
+    for name, seconds in times.items():
+        pairs = zip(seconds, times["resident"], strict=True)
+        ratios = sorted(input_seconds / resident for input_seconds, resident in pairs)
         print(
-            f"{name:10} {1e3 * statistics.median(taken):8.1f} ms a step, "
+            f"{name:10} {1e3 * statistics.median(seconds):8.1f} ms per step, "
             f"{statistics.median(ratios):.3f}x resident "
             f"({ratios[0]:.3f} ... {ratios[-1]:.3f})"
         )
 
 
 if __name__ == "__main__":
-    app.run(main, sys.argv)
+    guarded(main)

@@ -1,17 +1,20 @@
-"""Images per second of a training or inference step, beside its peers.
+"""Measures images per second in training and inference, beside other frameworks.
 
 Every peer is a process of its own (`peers/`), in its own environment, with the same
 network, batch and type. All are built and warmed up first; then they take turns
 (A B C, A B C, ...), one at a time, so that a noisy machine is noisy for all. Printed
-are medians over the rounds, the ratio to `vgg_jax` round by round (median, least,
-most), and the model FLOP (3 x 2 MAC an image in training, 2 MAC in inference) as a
-share of the matrix-product peak measured in the same rounds.
+are the medians over the rounds; the ratio to `vgg_jax` in the same round (median,
+least, most); and the model's FLOP per second as a share of the peak of matrix products,
+which is measured in the same rounds. Inference takes 2 FLOP per MAC, training three
+times that.
 
     python -m benchmarks.throughput                    # VGG-16 D, 32 px, batch 128
     python -m benchmarks.throughput --batch_norm
     python -m benchmarks.throughput --peers vgg_jax --batches 8,32,128,512
 
-Environments of the peers that need one (a peer without its own is skipped):
+The other peers know VGG-16 D only: give `--variants` and `--widths` together with
+`--peers vgg_jax`. PyTorch and Keras need environments of their own, and are skipped
+without them:
 
     python3.11 -m venv benchmarks/envs/torch
     benchmarks/envs/torch/bin/pip install torch==2.13.0 numpy
@@ -30,7 +33,8 @@ import sys
 from pathlib import Path
 
 from vgg_jax import backend
-from vgg_jax.nn import cost as layers
+from vgg_jax.nn import cost
+from vgg_jax.nn.vgg import VGG
 
 _HERE = Path(__file__).parent
 _ENVIRONMENTS = _HERE / "envs"
@@ -38,7 +42,14 @@ _ENVIRONMENTS = _HERE / "envs"
 
 @dataclasses.dataclass(frozen=True)
 class Peer:
-    """A program of `peers/`, the environment it needs ("" is ours), its settings."""
+    """A framework, or a way to use one.
+
+    Attributes:
+        program: file in `peers/`.
+        environment: directory of `envs/` with the Python that runs it; empty: this one.
+        settings: added to the job.
+        environ: environment variables that are set for it.
+    """
 
     program: str
     environment: str = ""
@@ -46,12 +57,13 @@ class Peer:
     environ: tuple[tuple[str, str], ...] = ()
 
     def python(self) -> Path:
+        """Returns the interpreter that runs the program."""
         if not self.environment:
             return Path(sys.executable)
         return _ENVIRONMENTS / self.environment / "bin" / "python"
 
 
-# What `backend.configure` sets for us, for the peers.
+# What `backend.configure` does for us, done for the peers.
 _ONEDNN = ("XLA_FLAGS", "--xla_cpu_experimental_onednn_custom_call=true")
 _MALLOC = (
     "GLIBC_TUNABLES",
@@ -76,14 +88,27 @@ _PEAK = Peer("peak.py")
 
 
 class Process:
-    """A peer at work on a job."""
+    """A peer at work on a job.
 
-    def __init__(self, peer: Peer, job: dict):
-        environ = {**os.environ, "PYTHONPATH": str(_HERE.parent), **dict(peer.environ)}
+    Args:
+        peer: what to run.
+        job: what it works on.
+        checkout: where its program and its `vgg_jax` are; this one by default.
+
+    Attributes:
+        facts: what it said when it was ready.
+        seconds: seconds per step, one entry per round.
+
+    Raises:
+        RuntimeError: it ended before it was ready; the message is its last line.
+    """
+
+    def __init__(self, peer: Peer, job: dict, checkout: Path = _HERE.parent):
+        environ = {**os.environ, "PYTHONPATH": str(checkout), **dict(peer.environ)}
         self._process = subprocess.Popen(
             [
                 peer.python(),
-                _HERE / "peers" / peer.program,
+                checkout / "benchmarks" / "peers" / peer.program,
                 json.dumps({**job, **dict(peer.settings)}),
             ],
             stdin=subprocess.PIPE,
@@ -93,7 +118,7 @@ class Process:
             env=environ,
         )
         self.facts = self._answer()
-        self.seconds = []  # of a step, one entry a round
+        self.seconds: list[float] = []
 
     def _answer(self):
         line = self._process.stdout.readline()
@@ -103,24 +128,28 @@ class Process:
         return json.loads(line)
 
     def ask(self, steps: int) -> float:
-        """Seconds a step, over `steps` steps."""
+        """Has it run `steps` steps; returns the seconds per step."""
         self._process.stdin.write(f"{steps}\n")
         self._process.stdin.flush()
         return self._answer()["seconds"] / steps
 
     def close(self):
+        """Ends the process."""
         self._process.stdin.close()
         self._process.wait()
 
 
 def measure(names: list[str], job: dict, *, rounds: int, seconds: float) -> dict:
-    """Runs the peers in turn; `{name: Process}`, closed, with their times.
+    """Runs the peers, and the measurement of the peak, in turn.
 
     Args:
-        names: of `PEERS`; those that cannot run are skipped with a message.
+        names: which of `PEERS`; those that cannot run are skipped with a message.
         job: `mode`, `dtype`, `batch_norm`, `batch`, `size`, `variant`, `width`.
-        rounds: turns of each peer.
-        seconds: least length of a turn.
+        rounds: number of turns per peer.
+        seconds: how long a turn takes, about.
+
+    Returns:
+        Name -> `Process`, closed, with its times.
     """
     running = {}
     for name, peer in {**{n: PEERS[n] for n in names}, "peak": _PEAK}.items():
@@ -143,12 +172,9 @@ def measure(names: list[str], job: dict, *, rounds: int, seconds: float) -> dict
 
 
 def table(running: dict, job: dict) -> list[str]:
-    """Lines of text: one a peer."""
-    macs = layers.total(
-        layers.table(
-            job["variant"], size=job["size"], width=job["width"], hidden=(), classes=10
-        )
-    ).macs
+    """Returns lines of text: one for the peak, then one per peer."""
+    model = VGG(job["variant"], num_classes=10, width=job["width"], head="compact")
+    macs = cost.total(cost.costs(model.layers((job["size"], job["size"])))).macs
     flop = 2 * macs * job["batch"] * (3 if job["mode"] == "train" else 1)
     peak = running["peak"]
     peak_rate = peak.facts["flop_per_step"] / min(peak.seconds)
@@ -163,7 +189,7 @@ def table(running: dict, job: dict) -> list[str]:
         )
         if name != OURS and OURS in running:
             pairs = zip(process.seconds, running[OURS].seconds, strict=True)
-            ratios = sorted(theirs / ours for theirs, ours in pairs)
+            ratios = sorted(peer_seconds / ours for peer_seconds, ours in pairs)
             line += (
                 f"   {OURS} is {statistics.median(ratios):6.2f}x "
                 f"({ratios[0]:.2f} ... {ratios[-1]:.2f})"
@@ -183,15 +209,19 @@ def main():
     parser.add_argument("--peers", type=_list(str), default=list(PEERS))
     parser.add_argument("--modes", type=_list(str), default=["train", "infer"])
     parser.add_argument("--dtypes", type=_list(str), default=["bfloat16", "float32"])
-    parser.add_argument("--batches", type=_list(int), default=[128])
-    parser.add_argument("--sizes", type=_list(int), default=[32], help="pixels")
+    parser.add_argument(
+        "--batches", type=_list(int), default=[128], help="images per batch"
+    )
+    parser.add_argument(
+        "--sizes", type=_list(int), default=[32], help="pixels of the images"
+    )
     parser.add_argument("--widths", type=_list(float), default=[1.0])
     parser.add_argument("--variants", type=_list(str), default=["D"])
     parser.add_argument("--batch_norm", action="store_true")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of a turn")
+    parser.add_argument("--seconds", type=float, default=3.0, help="seconds per turn")
     options = parser.parse_args()
-    print({k: v for k, v in backend.environment().items()}, flush=True)
+    print(backend.environment(), flush=True)
     for variant, width, size, batch, dtype, mode in itertools.product(
         options.variants, options.widths, options.sizes, options.batches,
         options.dtypes, options.modes,

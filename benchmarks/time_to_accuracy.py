@@ -1,19 +1,19 @@
-"""Time to an accuracy: `configs/speedrun.py` here and the same recipe in PyTorch.
-
-First both take training steps in turns (A B A B) on the real images, which gives the
-time of an epoch side by side; then PyTorch trains to the end once, and its accuracy is
-printed beside that of our runs (`--results`, each a `result.json` of a run of the same
-config). The ratio of times to the target is that of the epochs' times where both get
-there in as many epochs.
+"""Measures the time to an accuracy: `configs/speedrun.py` here and in PyTorch.
 
     python -m benchmarks.time_to_accuracy --config=configs/speedrun.py:90 \\
-        --results=results/speedrun_90/seed0/result.json
+        --results results/speedrun_90/seed?/result.json
+
+First both take training steps in turns (A B A B) on the real images, which gives their
+times per epoch side by side. Then PyTorch trains to the end once, by the same recipe,
+and its accuracy is printed beside those of our runs (`--results`, each the
+`result.json` of a run of the same config). Where both reach the target in as many
+epochs, the ratio of their times to it is that of their times per epoch.
 
 Needs the environment "torch" of `benchmarks/throughput.py`.
 """
 
 import argparse
-import importlib.util
+import dataclasses
 import json
 import statistics
 import tempfile
@@ -23,46 +23,42 @@ import numpy as np
 
 from benchmarks.throughput import PEERS, Peer, Process
 from vgg_jax import backend
-from vgg_jax.data import batches
-from vgg_jax.data import datasets as data
-from vgg_jax.errors import ConfigError, guarded
-from vgg_jax.nn import whitening as whiten
-from vgg_jax.training import augment
-from vgg_jax.training import config as config_lib
+from vgg_jax.cli import config_file
+from vgg_jax.data import batches, datasets
+from vgg_jax.errors import RunError, guarded
+from vgg_jax.nn import whitening
+from vgg_jax.nn.preprocessing import normalize
+from vgg_jax.training.config import resolve
 
 _TORCH = Peer("speedrun_pytorch.py", "torch", environ=PEERS["torch tuned"].environ)
 _OURS = Peer("speedrun_ours.py")
 
 
-def load(spec):
-    """The resolved config of `configs/file.py:argument`."""
-    path, _, argument = spec.partition(":")
-    if not Path(path).is_file():
-        raise ConfigError(f"--config={spec}: there is no file {path}")
-    found = importlib.util.spec_from_file_location("speedrun", path)
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    return config_lib.resolve(module.get_config(*filter(None, [argument])))
-
-
 def main():
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("--config", default="configs/speedrun.py:90")
     parser.add_argument("--results", nargs="*", type=Path, default=[])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=5, help="of a turn")
+    parser.add_argument("--steps", type=int, default=5, help="steps per turn")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no_training", action="store_true", help="only time steps")
-    options = parser.parse_args()
+    options, settings = parser.parse_known_args()
+    if not _TORCH.python().exists():
+        raise RunError(
+            f"there is no {_TORCH.python()}: `python -m benchmarks.throughput --help` "
+            "says how to make it"
+        )
     backend.configure()
     print(backend.environment(), flush=True)
-    config = load(options.config)
+    config = resolve(config_file.load(options.config, settings))
     print(f"{options.config} in {config.model.dtype}", flush=True)
-    dataset = data.load(**config.data)
-    shown = augment.normalize(dataset.train.images[: whiten.IMAGES], "cifar10")
-    job = {"config": json.loads(config.to_json()), "seed": options.seed}
+    dataset = datasets.load(**dataclasses.asdict(config.data))
+    shown = normalize(dataset.train.images[: whitening.IMAGES], "cifar10")
+    job = {"config": dict(config.fields), "seed": options.seed}
     with tempfile.TemporaryDirectory() as directory:
         job["data"] = f"{directory}/data.npz"
         np.savez(
@@ -71,7 +67,7 @@ def main():
             labels=dataset.train.labels,
             test_images=dataset.test.images,
             test_labels=dataset.test.labels,
-            whitening=whiten.filters(np.asarray(shown), 3),
+            whitening=whitening.filters(np.asarray(shown), 3),
         )
         running = {
             "vgg_jax": Process(_OURS, {**job, "mode": "serve"}),
@@ -84,21 +80,21 @@ def main():
         for name, process in running.items():
             process.close()
             epoch = steps * statistics.median(process.seconds)
-            print(f"{name:8} {epoch:7.1f} s an epoch of {steps} steps", flush=True)
+            print(f"{name:8} {epoch:7.1f} s per epoch of {steps} steps", flush=True)
         pairs = zip(*(p.seconds for p in running.values()), strict=True)
-        ratios = sorted(theirs / ours for ours, theirs in pairs)
+        ratios = sorted(torch / ours for ours, torch in pairs)
         print(
             f"PyTorch's epoch takes {statistics.median(ratios):.2f}x ours "
             f"({ratios[0]:.2f} ... {ratios[-1]:.2f})",
             flush=True,
         )
         for path in options.results:
-            found = json.loads(path.read_text())
-            accuracy, seconds = found["test"]["accuracy"], found["seconds"]
+            result = json.loads(path.read_text())
+            accuracy, seconds = result["test"]["accuracy"], result["seconds"]
             print(f"vgg_jax  {accuracy:.2%} in {seconds:.0f} s ({path})")
         if not options.no_training:
-            trained = Process(_TORCH, {**job, "mode": "train"}).facts
-            print(f"torch    {trained['accuracy']:.2%} in {trained['seconds']:.0f} s")
+            facts = Process(_TORCH, {**job, "mode": "train"}).facts
+            print(f"torch    {facts['accuracy']:.2%} in {facts['seconds']:.0f} s")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""What a JAX user would write: `nn.Conv`, `nn.max_pool`, `optax.sgd`, one jit."""
+"""What a user of Flax would write: `nn.Conv`, `nn.max_pool`, `optax.sgd`, one jit."""
 
-from serve import job, serve
+from serve import read_job, serve
 
-todo = job()
+job = read_job()
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
@@ -11,7 +11,7 @@ import optax  # noqa: E402
 from flax import linen as nn  # noqa: E402
 
 WIDTHS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0)
-DTYPE = jnp.dtype(todo["dtype"])
+DTYPE = jnp.dtype(job["dtype"])
 
 
 class VGG16(nn.Module):
@@ -22,24 +22,22 @@ class VGG16(nn.Module):
                 x = nn.max_pool(x, (2, 2), (2, 2))
                 continue
             x = nn.Conv(width, (3, 3), dtype=DTYPE)(x)
-            if todo["batch_norm"]:
+            if job["batch_norm"]:
                 x = nn.BatchNorm(not train, momentum=0.9, dtype=DTYPE)(x)
             x = nn.relu(x)
         return nn.Dense(10, dtype=DTYPE)(x.mean((1, 2))).astype(jnp.float32)
 
 
 def main():
-    model, tx = (
-        VGG16(),
-        optax.chain(optax.add_decayed_weights(5e-4), optax.sgd(1e-3, 0.9)),
-    )
+    model = VGG16()
+    optimizer = optax.chain(optax.add_decayed_weights(5e-4), optax.sgd(1e-3, 0.9))
     numbers = np.random.default_rng(0)
-    shape = (todo["batch"], todo["size"], todo["size"], 3)
+    shape = (job["batch"], job["size"], job["size"], 3)
     images = jnp.asarray(numbers.normal(size=shape), jnp.float32)
-    labels = jnp.asarray(numbers.integers(0, 10, todo["batch"]))
+    labels = jnp.asarray(numbers.integers(0, 10, job["batch"]))
     variables = model.init(jax.random.key(0), images[:1], False)
-    carry = variables["params"], variables.get("batch_stats", {}), None
-    carry = (*carry[:2], tx.init(carry[0]))
+    params = variables["params"]
+    carry = params, variables.get("batch_stats", {}), optimizer.init(params)
 
     @jax.jit
     def train(params, stats, opt, images, labels):
@@ -54,7 +52,7 @@ def main():
             return losses.mean(), updated.get("batch_stats", {})
 
         grads, stats = jax.grad(loss_of, has_aux=True)(params)
-        updates, opt = tx.update(grads, opt, params)
+        updates, opt = optimizer.update(grads, opt, params)
         return optax.apply_updates(params, updates), stats, opt
 
     @jax.jit
@@ -72,7 +70,7 @@ def main():
             logits = infer(variables, images)
         jax.block_until_ready(logits)
 
-    serve(train_steps if todo["mode"] == "train" else infer_steps)
+    serve(train_steps if job["mode"] == "train" else infer_steps)
 
 
 main()

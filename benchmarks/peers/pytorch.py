@@ -1,8 +1,8 @@
 """PyTorch: channels-last, autocast for bfloat16, eager or `torch.compile`."""
 
-from serve import job, serve
+from serve import read_job, serve
 
-todo = job()
+job = read_job()
 
 import torch  # noqa: E402
 import torch._inductor.config  # noqa: E402
@@ -18,7 +18,7 @@ def network():
             layers.append(nn.MaxPool2d(2))
             continue
         layers.append(nn.Conv2d(channels, width, 3, padding=1))
-        if todo["batch_norm"]:
+        if job["batch_norm"]:
             layers.append(nn.BatchNorm2d(width))
         layers.append(nn.ReLU(inplace=True))
         channels = width
@@ -28,18 +28,18 @@ def network():
 
 def main():
     torch.manual_seed(0)
-    training, low = todo["mode"] == "train", todo["dtype"] == "bfloat16"
+    training, low = job["mode"] == "train", job["dtype"] == "bfloat16"
     model = network().to(memory_format=torch.channels_last).train(training)
     if low and not training:
         model = model.to(torch.bfloat16)  # faster than autocast: no casts of weights
-    shape = (todo["batch"], 3, todo["size"], todo["size"])
+    shape = (job["batch"], 3, job["size"], job["size"])
     images = torch.randn(shape).to(memory_format=torch.channels_last)
-    labels = torch.randint(0, 10, (todo["batch"],))
+    labels = torch.randint(0, 10, (job["batch"],))
     optimizer = torch.optim.SGD(
         model.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4, foreach=True
     )
     torch._inductor.config.freezing = not training  # packs the weights once
-    call = torch.compile(model) if todo["compile"] else model
+    call = torch.compile(model) if job["compile"] else model
 
     def train_steps(n):
         for _ in range(n):

@@ -1,8 +1,9 @@
-"""The protocol between `throughput.py` and a peer: standard library only.
+"""The protocol between `throughput.py` and a peer; needs the standard library only.
 
 A peer is a program that takes a job (JSON) as its one argument, builds the step, warms
 up and calls `serve`. It then answers each line `<n>` on standard input with the seconds
-that `n` steps took, and ends with the input. Whatever else it prints goes to stderr.
+that `n` steps took, and ends when the input does. What native code prints goes to
+stderr.
 """
 
 import json
@@ -12,8 +13,12 @@ import time
 from collections.abc import Callable
 
 
-def job() -> dict:
-    """The job: `mode` (train, infer), `dtype`, `batch_norm`, `batch`, `size`, ..."""
+def read_job() -> dict:
+    """Returns the job: `mode` (train, infer), `dtype`, `batch_norm`, `batch`, `size`...
+
+    From here on, what native code writes to standard output goes to stderr; so call it
+    before importing a framework that does so.
+    """
     sys.stdout = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     return json.loads(sys.argv[1])
@@ -22,7 +27,9 @@ def job() -> dict:
 def serve(steps: Callable[[int], None], **facts) -> None:
     """Says that the peer is ready, then times `steps(n)` whenever asked.
 
-    `steps` must have finished all its work when it returns.
+    Args:
+        steps: runs so many steps; all their work is finished when it returns.
+        facts: what the peer says of itself when it is ready.
     """
     start = time.perf_counter()
     steps(2)

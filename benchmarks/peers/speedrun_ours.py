@@ -1,41 +1,40 @@
-"""The training step of a config on its own data, a step at a time."""
+"""The training step of a config on its own data.
 
+Job: `config`, nested as in `config.json`.
+"""
+
+import dataclasses
 from functools import partial
-from itertools import chain, count
 
-from serve import job, serve
+import jax
+from serve import read_job, serve
 
+from benchmarks.input import endless
 from vgg_jax import backend
+from vgg_jax.data import batches, datasets
+from vgg_jax.training import config as config_module
+from vgg_jax.training import recipe, step
 
 backend.configure()
 
-import jax  # noqa: E402
-from ml_collections import ConfigDict  # noqa: E402
-
-from vgg_jax.data import batches  # noqa: E402
-from vgg_jax.data import datasets as data  # noqa: E402
-from vgg_jax.training import recipe, step  # noqa: E402
-
 
 def main():
-    config = ConfigDict(job()["config"])
-    dataset = data.load(**config.data, report=lambda text: None)
-    how = {"seed": 0, "batch_size": config.batch_size, "start": 0, "remainder": "drop"}
-    steps = batches.steps_per_epoch(len(dataset.train), config.batch_size)
-    made = recipe.build(config, dataset, steps)
-    state = step.init(made, seed=0, image_shape=dataset.train.image_shape)
-    train_step = jax.jit(partial(step.train_step, made), donate_argnums=0)
-    source = chain.from_iterable(
-        batches.training(dataset.train, epoch=epoch, **how) for epoch in count()
-    )
+    config = config_module.build(read_job()["config"])
+    source = dataclasses.asdict(config.data)
+    dataset = datasets.load(**source, report=lambda text: None)
+    steps_per_epoch = batches.steps_per_epoch(len(dataset.train), config.batch_size)
+    run_recipe = recipe.build(config, dataset, steps_per_epoch)
+    state = step.init(run_recipe, seed=0, image_shape=dataset.train.image_shape)
+    train_step = jax.jit(partial(step.train_step, run_recipe), donate_argnums=0)
+    training_batches = endless(dataset.train, config.batch_size)
 
-    def steps_of(n):
+    def steps(n):
         nonlocal state
         for _ in range(n):
-            state, values = train_step(state, next(source))
-        jax.block_until_ready((state, values))
+            state, metrics = train_step(state, next(training_batches))
+        jax.block_until_ready((state, metrics))
 
-    serve(steps_of)
+    serve(steps)
 
 
 main()

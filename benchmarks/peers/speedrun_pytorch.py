@@ -1,26 +1,26 @@
 """The recipe of `configs/speedrun.py` in PyTorch: channels-last, autocast in bfloat16.
 
-Job: `data` (an .npz of training and test images and labels, and the whitening kernel),
-`config` (ours, nested; its `model.dtype` too), `threads`. Mode "serve" answers as every
-peer does, a step at a time; mode "train" trains to the end and prints seconds and test
-accuracy.
+Job: `data`, the path of an .npz of training and test images, their labels and the
+whitening kernel; `config`, ours, nested as in `config.json`; `seed`; `mode`. Mode
+"serve" answers as every peer does; mode "train" trains to the end and prints the
+seconds that took and the test accuracy.
 """
 
 import json
 import sys
 import time
 
-from serve import job, serve
+from serve import read_job, serve
 
-todo = job()
+job = read_job()
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
-CONFIG = todo["config"]
-LOW = CONFIG["model"]["dtype"] == "bfloat16"  # as ours, which asks the machine
+CONFIG = job["config"]
+LOW = CONFIG["model"]["dtype"] == "bfloat16"  # resolved: what ours computes in
 
 
 class Net(nn.Module):
@@ -53,7 +53,11 @@ class Net(nn.Module):
 
 
 def convolution(channels, width, whitening):
-    """Identity first, rest PyTorch's default; the image's is whitening, not trained."""
+    """Returns a 3x3 convolution, initialised as ours.
+
+    The first one whitens and is not trained. Of the others, the first filters are the
+    identity, the rest PyTorch's default.
+    """
     conv = nn.Conv2d(channels, width, 3, padding=1)
     nn.init.zeros_(conv.bias)
     if channels == 3:
@@ -65,7 +69,7 @@ def convolution(channels, width, whitening):
 
 
 def rate(step, total, warmup):
-    """Learning rate over its peak; as `optimizer.schedule("triangular")`."""
+    """Returns learning rate over peak, as `schedule.Schedule(name="triangular")`."""
     if step < warmup:
         return step / warmup
     final = CONFIG["schedule"]["final_scale"]
@@ -86,15 +90,15 @@ def crop(images, pad):
     places = torch.randint(0, 2 * pad + 1, (n, 2))
     for i in range(2 * pad + 1):
         for j in range(2 * pad + 1):
-            own = (places == torch.tensor([i, j])).all(1)
-            out[own] = padded[own, :, i : i + size, j : j + size]
+            here = (places == torch.tensor([i, j])).all(1)
+            out[here] = padded[here, :, i : i + size, j : j + size]
     return out
 
 
 @torch.inference_mode()
 def accuracy(net, images, labels):
     net.eval()
-    right = 0
+    correct = 0
     for start in range(0, len(images), 500):
         x, y = images[start : start + 500], labels[start : start + 500]
         padded = F.pad(x, (1,) * 4, "reflect")
@@ -105,9 +109,9 @@ def accuracy(net, images, labels):
         ]
         with torch.autocast("cpu", torch.bfloat16, enabled=LOW):
             logits = sum(w * (net(v) + net(v.flip(3))).float() for v, w in views)
-        right += (logits.argmax(1) == y).sum().item()
+        correct += (logits.argmax(1) == y).sum().item()
     net.train()
-    return right / len(images)
+    return correct / len(images)
 
 
 class Lookahead:
@@ -118,36 +122,36 @@ class Lookahead:
         self.total = total
 
     @torch.no_grad()
-    def update(self, done):
-        """After update number `done`, counted from 0."""
-        if (done + 1) % 5:
+    def update(self, step):
+        """Call it after update number `step`, counted from 0."""
+        if (step + 1) % 5:
             return
-        stays = CONFIG["lookahead"] ** 5 * (done / self.total) ** 3
-        for now, average in self.pairs:
-            average.lerp_(now, 1 - stays)
-            now.copy_(average)
+        stays = CONFIG["lookahead"] ** 5 * (step / self.total) ** 3
+        for weights, average in self.pairs:
+            average.lerp_(weights, 1 - stays)
+            weights.copy_(average)
 
     @torch.no_grad()
     def finish(self):
-        """The average is what is tested."""
-        for now, average in self.pairs:
-            now.copy_(average)
+        """Puts the average, which is what is tested, in place of the weights."""
+        for weights, average in self.pairs:
+            weights.copy_(average)
 
 
 class Training:
-    """All of a run; `step` makes the next update."""
+    """A whole run; `step` makes the next update."""
 
     def __init__(self, arrays):
         self.images = prepare(arrays["images"])
         self.labels = torch.from_numpy(arrays["labels"]).long()
         net = Net(CONFIG["model"], arrays["whitening"])
         self.net = net.to(memory_format=torch.channels_last).train()
-        self.steps = len(self.images) // CONFIG["batch_size"]  # of an epoch
+        self.steps = len(self.images) // CONFIG["batch_size"]  # per epoch
         self.total = CONFIG["epochs"] * self.steps
         self.optimizer = self._optimizer()
         self.lookahead = Lookahead(self.net, self.total)
         self.coin = torch.rand(len(self.images)) < 0.5
-        self.done, self.order = 0, None
+        self.updates, self.order = 0, None
 
     def _optimizer(self):
         options = CONFIG["optimizer"]
@@ -168,7 +172,8 @@ class Training:
         )
 
     def batch(self):
-        epoch, place = divmod(self.done, self.steps)
+        """Returns the next batch, cropped and mirrored, and its labels."""
+        epoch, place = divmod(self.updates, self.steps)
         if place == 0 or self.order is None:
             self.order = torch.randperm(len(self.images))
         size = CONFIG["batch_size"]
@@ -181,8 +186,8 @@ class Training:
     def step(self):
         warmup = round(CONFIG["schedule"]["warmup_epochs"] * self.steps)
         for group in self.optimizer.param_groups:
-            now = rate(self.done, self.total, warmup)
-            group["lr"] = CONFIG["lr"] * group["scale"] * now
+            relative = rate(self.updates, self.total, warmup)
+            group["lr"] = CONFIG["lr"] * group["scale"] * relative
         x, labels = self.batch()
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast("cpu", torch.bfloat16, enabled=LOW):
@@ -192,12 +197,12 @@ class Training:
         )
         loss.backward()
         self.optimizer.step()
-        self.lookahead.update(self.done)
-        self.done += 1
+        self.lookahead.update(self.updates)
+        self.updates += 1
 
 
 def train(arrays):
-    """Trains to the end; returns seconds of training and test accuracy."""
+    """Trains to the end; returns the seconds that took, and the test accuracy."""
     run = Training(arrays)
     start = time.perf_counter()
     for i in range(1, run.total + 1):
@@ -213,9 +218,9 @@ def train(arrays):
 
 
 def main():
-    torch.manual_seed(todo["seed"])
-    arrays = np.load(todo["data"])
-    if todo["mode"] == "serve":
+    torch.manual_seed(job["seed"])
+    arrays = np.load(job["data"])
+    if job["mode"] == "serve":
         run = Training(arrays)
         serve(lambda n: [run.step() for _ in range(n)])
     else:

@@ -1,0 +1,63 @@
+"""Is this checkout as fast as another one? Steps of both, in turns.
+
+    git clone . ../before && git -C ../before checkout cf59324
+    python -m benchmarks.revisions --before=../before
+
+VGG-16 D at 32 px, batch 128, each revision in a process of its own that runs its own
+`benchmarks/peers/ours.py`. Printed are the medians over the rounds, and the ratio of
+the times in the same round (median, least, most).
+"""
+
+import argparse
+import statistics
+from pathlib import Path
+
+from benchmarks.throughput import OURS, PEERS, Process
+from vgg_jax import backend
+from vgg_jax.errors import ConfigError, guarded
+
+_JOBS = (
+    {"mode": "train", "dtype": "float32", "batch_norm": False},
+    {"mode": "train", "dtype": "bfloat16", "batch_norm": True},
+    {"mode": "infer", "dtype": "float32", "batch_norm": False},
+    {"mode": "infer", "dtype": "bfloat16", "batch_norm": True},
+)
+_NETWORK = {"batch": 128, "size": 32, "variant": "D", "width": 1.0}
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--before", type=Path, required=True, help="another checkout")
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=3, help="per turn")
+    options = parser.parse_args()
+    before = options.before.resolve()
+    if not (before / "benchmarks" / "peers" / PEERS[OURS].program).is_file():
+        raise ConfigError(f"--before={options.before} is not a checkout of vgg_jax")
+    print(backend.environment(), flush=True)
+    for job in _JOBS:
+        processes = [
+            Process(PEERS[OURS], {**_NETWORK, **job}, before),
+            Process(PEERS[OURS], {**_NETWORK, **job}),
+        ]
+        for turn in range(options.rounds):
+            for process in processes if turn % 2 else reversed(processes):
+                process.seconds.append(process.ask(options.steps))
+        old, new = (process.seconds for process in processes)
+        ratios = sorted(a / b for a, b in zip(old, new, strict=True))
+        what = " ".join(map(str, job.values()))
+        print(
+            f"{what:20} before {1e3 * statistics.median(old):6.0f} ms per step, "
+            f"now {1e3 * statistics.median(new):6.0f}: "
+            f"{statistics.median(ratios):.3f}x ({ratios[0]:.3f} ... {ratios[-1]:.3f})",
+            flush=True,
+        )
+        for process in processes:
+            process.close()
+
+
+if __name__ == "__main__":
+    guarded(main)
