@@ -32,16 +32,16 @@ def epoch(split, seed=0, epoch=0, start=0, batch_size=16, remainder="drop"):
     )
 
 
-def seen(found):
-    return np.concatenate([batch.index for batch in found])
+def seen(epoch_batches):
+    return np.concatenate([batch.index for batch in epoch_batches])
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 16, 100])
 def test_an_epoch_sees_every_image_once(batch_size):
     split = make_split(300)
-    found = epoch(split, batch_size=batch_size, remainder="keep")
-    assert sorted(seen(found)) == list(range(300))
-    for batch in found:
+    epoch_batches = epoch(split, batch_size=batch_size, remainder="keep")
+    assert sorted(seen(epoch_batches)) == list(range(300))
+    for batch in epoch_batches:
         assert (numbers_of(batch.images) == batch.index).all()
         assert (batch.labels == batch.index * 7 % 10).all()
         types = {name: value.dtype for name, value in batch._asdict().items()}
@@ -91,10 +91,10 @@ def test_remainder(examples, batch_size, drop, keep):
         got = batches.steps_per_epoch(examples, batch_size, remainder)
         assert got == steps
         if examples <= 300:
-            found = epoch(
+            epoch_batches = epoch(
                 make_split(examples), batch_size=batch_size, remainder=remainder
             )
-            sizes = [len(batch.labels) for batch in found]
+            sizes = [len(batch.labels) for batch in epoch_batches]
             last = batch_size if remainder == "drop" else examples - sum(sizes[:-1])
             assert sizes == [batch_size] * (steps - 1) + [last]
 
@@ -109,10 +109,10 @@ def test_mistakes_are_reported():
 @pytest.mark.parametrize("batch_size", [1, 7, 33, 101, 300, 512])
 def test_evaluation_sees_every_image_once_in_order(batch_size):
     split = make_split(101)
-    found = list(batches.evaluation(split, batch_size=batch_size))
-    assert {len(batch.labels) for batch in found} == {batch_size}
-    images = np.concatenate([batch.images for batch in found])
-    labels = np.concatenate([batch.labels for batch in found])
+    epoch_batches = list(batches.evaluation(split, batch_size=batch_size))
+    assert {len(batch.labels) for batch in epoch_batches} == {batch_size}
+    images = np.concatenate([batch.images for batch in epoch_batches])
+    labels = np.concatenate([batch.labels for batch in epoch_batches])
     assert images.dtype == np.uint8 and labels.dtype == np.int32
     np.testing.assert_array_equal(images[:101], split.images)
     np.testing.assert_array_equal(labels[:101], split.labels)

@@ -101,16 +101,16 @@ def _write_npm(path: Path, splits) -> None:
 def splits(monkeypatch):
     """A tiny data set whose sums `verify` accepts as those of CIFAR-10."""
     rng = np.random.default_rng(0)
-    made = {
+    splits = {
         split: (
             rng.integers(0, 256, (n, 32, 32, 3), np.uint8),
             rng.integers(0, 10, n, np.uint8),
         )
         for split, n in {"train": 5 * PER_BATCH, "test": PER_BATCH}.items()
     }
-    sums = {split: (_sha256(x), _sha256(y)) for split, (x, y) in made.items()}
+    sums = {split: (_sha256(x), _sha256(y)) for split, (x, y) in splits.items()}
     monkeypatch.setitem(cifar10.SHA256, "cifar10", sums)
-    return made
+    return splits
 
 
 @pytest.fixture(autouse=True)

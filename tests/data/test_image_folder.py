@@ -26,10 +26,10 @@ def test_pixels_and_labels_survive(tmp_path):
                 picture(tmp_path / f"in/{split}/{label}/{i}.png", value=value + i)
     options = [f"--images={tmp_path / 'in'}", "--name=pets", f"--data_dir={tmp_path}"]
     command.main(["folder", *options])
-    found = load("pets", tmp_path)
-    assert found.classes == ("cat", "dog")
-    assert found.train.images.shape == (6, 30, 40, 3) and len(found.test) == 2
-    for image, label in zip(*found.train, strict=True):
+    dataset = load("pets", tmp_path)
+    assert dataset.classes == ("cat", "dog")
+    assert dataset.train.images.shape == (6, 30, 40, 3) and len(dataset.test) == 2
+    for image, label in zip(*dataset.train, strict=True):
         assert image.min() == image.max() and image[0, 0, 0] in (
             (10, 11, 12),
             (200, 201, 202),
@@ -51,8 +51,8 @@ def test_various_sizes_modes_and_orientations(tmp_path):
         assert upright.size == (30, 60)
     with pytest.raises(ConfigError, match="augment.resize"):
         load("mixed", tmp_path, train="train[:3]", test="train[3:]")
-    found = load("mixed", tmp_path, train="train[:3]", test="train[3:]", size=32)
-    assert found.train.images.shape == (3, 32, 32, 3) and len(found.test) == 2
+    dataset = load("mixed", tmp_path, train="train[:3]", test="train[3:]", size=32)
+    assert dataset.train.images.shape == (3, 32, 32, 3) and len(dataset.test) == 2
 
 
 @pytest.mark.parametrize(

@@ -170,7 +170,7 @@ LOOK = """<script>document.title = [
 @pytest.mark.parametrize("runs, drawn, pictures", [(1, 7, 4 + 4 + 1), (2, 4, 0)])
 def test_in_a_browser(tmp_path, runs, drawn, pictures):
     """Loads offline in headless Chromium: all is drawn, nothing on the console."""
-    made = [make_run(tmp_path / f"run{i}", lr=0.1 + i) for i in range(runs)]
+    workdirs = [make_run(tmp_path / f"run{i}", lr=0.1 + i) for i in range(runs)]
     pixels = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8)
     shown = gallery.Gallery(
         samples=pixels,
@@ -181,10 +181,10 @@ def test_in_a_browser(tmp_path, runs, drawn, pictures):
         mistakes=np.array([1]),
         pictures=pixels[:1],
     )
-    gallery.save(made[0], shown)
-    path = report.write(made[0])
+    gallery.save(workdirs[0], shown)
+    path = report.write(workdirs[0])
     if runs > 1:
-        path.write_text(comparison.page([RunRecord(workdir) for workdir in made]))
+        path.write_text(comparison.page([RunRecord(workdir) for workdir in workdirs]))
     text = path.read_text()
     path.write_text(text.replace("</body>", LOOK + "</body>"))
     flags = "--headless --no-sandbox --disable-gpu --disable-background-networking"

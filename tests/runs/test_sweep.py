@@ -138,8 +138,8 @@ import json, os, pathlib, sys
 workdir = pathlib.Path(sys.argv[-1].removeprefix("--workdir="))
 workdir.mkdir()
 cores = sorted(os.sched_getaffinity(0))
-found = {"cores": cores, "platform": os.environ.get("JAX_PLATFORMS")}
-(workdir / "config.json").write_text(json.dumps(found))
+facts = {"cores": cores, "platform": os.environ.get("JAX_PLATFORMS")}
+(workdir / "config.json").write_text(json.dumps(facts))
 """
 
 
@@ -213,11 +213,11 @@ def test_a_search_goes_on_with_the_trial_that_was_cut_short(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         search(grid, 6, cut, one_by_one, tmp_path, {"seeds": 1})
     rest = Trained()
-    found = search(grid, 6, rest, one_by_one, tmp_path, {"seeds": 1})
+    tried = search(grid, 6, rest, one_by_one, tmp_path, {"seeds": 1})
     assert rest.settings[0] == cut.settings[2]
-    assert found == cut.settings[:2] + rest.settings and len(found) == 6
-    assert all(0.001 <= float(setting["lr"]) <= 0.1 for setting in found)
-    assert search(grid, 6, None, one_by_one, tmp_path, {"seeds": 1}) == found
+    assert tried == cut.settings[:2] + rest.settings and len(tried) == 6
+    assert all(0.001 <= float(setting["lr"]) <= 0.1 for setting in tried)
+    assert search(grid, 6, None, one_by_one, tmp_path, {"seeds": 1}) == tried
     with pytest.raises(ConfigError, match="seeds"):
         search(grid, 6, None, one_by_one, tmp_path, {"seeds": 2})
 

@@ -44,9 +44,9 @@ def test_wandb_offline(tmp_path, monkeypatch):
     pytest.importorskip("wandb", reason="pip install wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     identity = write(tmp_path, "wandb", ROWS)
-    (found,) = tmp_path.glob(f"wandb/offline-run-*/run-{identity}.wandb")
+    (seen,) = tmp_path.glob(f"wandb/offline-run-*/run-{identity}.wandb")
     limit = time.monotonic() + 20  # W&B's own process writes the file
-    while b"epoch/val_accuracy" not in found.read_bytes():
+    while b"epoch/val_accuracy" not in seen.read_bytes():
         assert time.monotonic() < limit
         time.sleep(0.1)
 

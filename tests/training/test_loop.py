@@ -185,8 +185,8 @@ def test_the_best_checkpoint_is_kept_with_the_last_two(monitor, best, tmp_path):
         6: {"accuracy": 0.1, "loss": 0.9},
     }
     dataset = datasets.load(**tiny().data)
-    made = recipe.build(resolve(tiny()), dataset, steps_per_epoch=4)
-    init = jax.jit(partial(step.init, made, seed=0, image_shape=(32, 32, 3)))
+    built = recipe.build(resolve(tiny()), dataset, steps_per_epoch=4)
+    init = jax.jit(partial(step.init, built, seed=0, image_shape=(32, 32, 3)))
     state = init()
     manager = checkpoint.Checkpoints(tmp_path, monitor=monitor)
     marked = [
@@ -300,15 +300,15 @@ def test_a_killed_process_resumes(signum, whole, tmp_path):
 def test_two_steps_of_jit_donate_their_state(whole):
     """The state's memory is given to the next state, not copied."""
     dataset = datasets.load(**tiny().data)
-    made = recipe.build(resolve(tiny()), dataset, steps_per_epoch=4)
-    init = partial(step.init, made, seed=0, image_shape=(32, 32, 3))
+    built = recipe.build(resolve(tiny()), dataset, steps_per_epoch=4)
+    init = partial(step.init, built, seed=0, image_shape=(32, 32, 3))
     state = jax.eval_shape(init)
     batch = next(
         batches.training(
             dataset.train, seed=0, batch_size=8, epoch=0, start=0, remainder="drop"
         )
     )
-    donated = jax.jit(lambda s, b: step.train_step(made, s, b), donate_argnums=0)
+    donated = jax.jit(lambda s, b: step.train_step(built, s, b), donate_argnums=0)
     text = donated.lower(state, batch).as_text()
     count = len(jax.tree.leaves(state))
     assert text.count("tf.aliasing_output") == count

@@ -62,19 +62,19 @@ def convolutions(text):
 
 
 def test_every_convolution_is_bfloat16(program):
-    found = convolutions(program[0])
-    assert len(found) == CONVOLUTIONS
-    for line in found:
+    lines = convolutions(program[0])
+    assert len(lines) == CONVOLUTIONS
+    for line in lines:
         types = re.findall(r"tensor<[\dx]+x(\w+)>", line.split(" : ")[-1])
         assert types == ["bf16"] * 3, line
 
 
 def test_the_network_is_nhwc(program):
     forward = "[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]"
-    found = convolutions(program[0])
-    assert sum(forward in line for line in found) == 13
+    lines = convolutions(program[0])
+    assert sum(forward in line for line in lines) == 13
     # The gradients swap roles, never the order of pixels and channels in memory.
-    assert not any("transpose" in line and "f32" in line for line in found)
+    assert not any("transpose" in line and "f32" in line for line in lines)
     for line in program[0].splitlines():
         if "stablehlo.transpose" in line:
             assert not re.search(rf"tensor<{BATCH}x\d+x\d+x\d+x", line), line

@@ -42,10 +42,10 @@ def test_singular_values_become_one():
     """Jordan: those not far below the largest end in [0.7, 1.2]; vectors stay."""
     u, _, vt = np.linalg.svd(random(12, 30), full_matrices=False)
     x = (u * np.geomspace(1, 0.02, 12)) @ vt
-    made = muon.orthogonal(jnp.asarray(x, jnp.float32))
-    values = np.diag(u.T @ np.asarray(made) @ vt.T)
+    matrix = muon.orthogonal(jnp.asarray(x, jnp.float32))
+    values = np.diag(u.T @ np.asarray(matrix) @ vt.T)
     assert values.min() > 0.65 and values.max() < 1.25
-    np.testing.assert_allclose((u * values) @ vt, made, atol=1e-4)
+    np.testing.assert_allclose((u * values) @ vt, matrix, atol=1e-4)
     assert np.isfinite(muon.orthogonal(jnp.zeros((3, 4)))).all()
 
 

@@ -77,7 +77,7 @@ class Cifar10(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     )
     PNG = {"compress_level": 6}  # Pillow's options
 
-    def __init__(self, splits: Splits, **kwargs: Any):
+    def __init__(self, splits: Splits, **kwargs: Any) -> None:
         self._splits = splits
         super().__init__(file_format="array_record", **kwargs)
 

@@ -37,7 +37,9 @@ class Pictures(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     VERSION = tfds.core.Version(_VERSION)
 
-    def __init__(self, splits: Splits, size: tuple[int, int] | None, **kwargs: Any):
+    def __init__(
+        self, splits: Splits, size: tuple[int, int] | None, **kwargs: Any
+    ) -> None:
         self._splits, self._size = splits, size or (None, None)
         super().__init__(file_format="array_record", **kwargs)
 

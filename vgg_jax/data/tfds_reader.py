@@ -149,7 +149,9 @@ class Reader:
 
     shape: tuple[int, int, int]
 
-    def __init__(self, builder: tfds.core.DatasetBuilder, split: str, size: int = 0):
+    def __init__(
+        self, builder: tfds.core.DatasetBuilder, split: str, size: int = 0
+    ) -> None:
         self._image, self._label = _check_features(builder, size)
         # TFDS' logging decorator hides the signature of `as_data_source`.
         self._source: Any = builder.as_data_source(

@@ -36,7 +36,7 @@ class Checkpoints:
             low, everything else when high. Ties go to the later one.
     """
 
-    def __init__(self, directory: Path, *, monitor: str = "accuracy"):
+    def __init__(self, directory: Path, *, monitor: str = "accuracy") -> None:
         self.directory = Path(directory).absolute()
         self._monitor = monitor
         keep = managers.AnyPreservationPolicy(

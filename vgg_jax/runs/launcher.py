@@ -95,7 +95,7 @@ class Launcher:
         RunError: the directory cannot be made.
     """
 
-    def __init__(self, config: str, workdir: Path, devices: Sequence[str] = ()):
+    def __init__(self, config: str, workdir: Path, devices: Sequence[str] = ()) -> None:
         _check_cores(devices)
         try:
             workdir.mkdir(parents=True, exist_ok=True)

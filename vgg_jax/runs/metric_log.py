@@ -26,7 +26,7 @@ class MetricLog:
 
     def __init__(
         self, workdir: Path, *, step: int, epochs: int, tracker: Tracker | None = None
-    ):
+    ) -> None:
         self.workdir = workdir
         path = workdir / "metrics.jsonl"
         last = {"step": step, "epoch": epochs}

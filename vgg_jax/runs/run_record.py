@@ -21,7 +21,7 @@ class RunRecord:
         RunError: there is no run in the directory.
     """
 
-    def __init__(self, workdir: Path):
+    def __init__(self, workdir: Path) -> None:
         self.workdir = workdir
         try:
             text = (workdir / "config.json").read_text()

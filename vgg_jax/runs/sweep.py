@@ -36,7 +36,7 @@ class Sweep:
         seeds: number of runs of every setting, with seeds 0 ... seeds - 1.
     """
 
-    def __init__(self, launcher: Launcher, grid: Grid, seeds: int):
+    def __init__(self, launcher: Launcher, grid: Grid, seeds: int) -> None:
         self._launcher, self._grid, self._seeds = launcher, grid, seeds
         self.records: dict[str, RunRecord] = {}
         self.failed: list[str] = []

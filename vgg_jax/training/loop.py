@@ -30,7 +30,7 @@ class Stopped(RunError):
 
     label = "stopped"
 
-    def __init__(self, message: str, signal: int):
+    def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)
         self.exit_code = 128 + signal
 

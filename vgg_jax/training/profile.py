@@ -13,7 +13,7 @@ class Profile:
     Call it before every training step, and `close` at the end.
     """
 
-    def __init__(self, directory: Path, steps: int):
+    def __init__(self, directory: Path, steps: int) -> None:
         self._directory, self._steps = directory, steps
         self._seen, self._tracing = 0, False
 

@@ -73,7 +73,7 @@ class Display:
         epochs: int,
         steps_per_epoch: int,
         clock: Callable[[], float] = time.monotonic,
-    ):
+    ) -> None:
         self._console = console
         self._epochs = epochs
         self._steps = steps_per_epoch

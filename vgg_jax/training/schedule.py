@@ -160,7 +160,7 @@ class Plateau:
         min_delta: float,
         cooldown: int,
         min_scale: float,
-    ):
+    ) -> None:
         self._sign = choose({"min": 1.0, "max": -1.0}, mode, "mode")
         self._transform = contrib.reduce_on_plateau(
             factor=factor,
