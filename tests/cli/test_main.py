@@ -29,6 +29,11 @@ QUICK = "--config=configs/quickstart.py"
 MISTAKES = {
     "wrong argument of a config": (
         ("--config=configs/speedrun.py:99",), 2, "choose one of: 94, 90"),
+    "argument that a config takes not": (
+        ("--config=configs/vgg11.py:D",),
+        2,
+        "too many positional arguments",
+    ),
     "no config": ((), 2, "--config=configs/quickstart.py"),
     "no such config": (("--config=configs/nothing.py",), 2, "nothing.py"),
     "unknown flag": ((QUICK, "--confg.lr=1"), 2, "confg"),

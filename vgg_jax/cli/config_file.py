@@ -1,5 +1,6 @@
 """Loads a config file and sets fields of it, without any global flag."""
 
+import inspect
 import runpy
 import sys
 from collections.abc import Sequence
@@ -54,10 +55,17 @@ def _get_config(config: str) -> "ConfigDict":
             f"--config={config}: there is no file {file}; the configs come with a "
             "checkout of the repository"
         )
+    arguments = [argument] if argument else []
     sys.path.insert(0, str(path.parent.parent))  # for `from configs import default`
     try:
-        functions = runpy.run_path(str(path))
-        return functions["get_config"](*filter(None, [argument]))
+        get_config = runpy.run_path(str(path)).get("get_config")
+        if get_config is None:
+            raise ConfigError(f"--config={config}: {file} defines no get_config()")
+        try:
+            inspect.signature(get_config).bind(*arguments)
+        except TypeError as error:
+            raise ConfigError(f"--config={config}: get_config: {error}") from error
+        return get_config(*arguments)
     finally:
         sys.path.remove(str(path.parent.parent))
 

@@ -152,8 +152,6 @@ GROUPS = {
     "checkpoint": Checkpointing,
     "log": Logging,
 }
-
-
 _NOT_FIELDS = {"fields", "num_classes", *GROUPS}  # of Config: not in the top level
 _FLAX = {"parent", "name"}  # of VGG: every Flax module has them
 
@@ -170,9 +168,8 @@ def build(fields: Mapping[str, Any]) -> Config:
     _check_names(fields, top | GROUPS.keys(), "")
     for name, group in GROUPS.items():
         known = {f.name for f in dataclasses.fields(group)}
-        _check_names(
-            fields[name], known - (_FLAX if group is VGG else set()), f"{name}."
-        )
+        known -= _FLAX if group is VGG else set()
+        _check_names(fields[name], known, f"{name}.")
     classes = fields["model"]["num_classes"]
     if classes < 0:
         raise ConfigError(f"model.num_classes={classes} is out of range: 0 or more")
@@ -210,7 +207,7 @@ def resolve(config: ConfigDict) -> Config:
         ConfigError: as `build`; or something is asked for that this machine lacks.
     """
     fields = json.loads(config.copy_and_resolve_references().to_json())
-    if dtype := fields["model"].get("dtype"):
+    if dtype := fields.get("model", {}).get("dtype"):
         choose(DTYPES, dtype, "model.dtype")
         fields["model"]["dtype"] = backend.compute_dtype(dtype)
     resolved = build(fields)
