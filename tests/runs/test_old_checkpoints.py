@@ -41,7 +41,7 @@ def test_an_old_workdir_resumes(old):
     fields = json.loads((workdir / "config.json").read_text())
     assert fields["data"]["validation"] in ("blog", "train[100:150]")
     result = train(ConfigDict(fields), workdir, shown)
-    assert "resuming after step 6 (epoch 1 finished)" in shown.export_text()
+    assert "resuming after step 6; epochs finished: 1" in shown.export_text()
     assert not (workdir / "damaged").exists() and result["test"]["count"] == 50
     rows = metric_log.read(workdir)
     assert [(row["kind"], row["step"]) for row in rows] == [

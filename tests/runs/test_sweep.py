@@ -73,6 +73,12 @@ def test_a_workdir_that_cannot_be_is_told(tmp_path):
         run_command("--config=configs/quickstart.py", f"--workdir={tmp_path / 'file'}")
 
 
+def test_a_config_that_is_not_there_begins_no_run(tmp_path):
+    with pytest.raises(ConfigError, match="there is no file configs/nope.py"):
+        run_command("--config=configs/nope.py", f"--workdir={tmp_path / 'sweep'}")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_wrong_field_begins_no_second_run(tmp_path):
     done = run(tmp_path, "--config.lrr=1,2")
     assert done.returncode == 2 and "Traceback" not in done.stderr

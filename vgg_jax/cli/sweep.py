@@ -57,6 +57,7 @@ def run(options: argparse.Namespace) -> None:
             f"--seeds={options.seeds} must be 1 or more, "
             f"--trials={options.trials} must be 0 or more"
         )
+    config_file.load(options.config)  # a missing one is told before any run starts
     stem = f"sweep-{config_file.name(options.config)}"
     workdir = Path(options.workdir or Path("runs") / stem)
     launcher = Launcher(options.config, workdir, devices(options.devices))

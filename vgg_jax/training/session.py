@@ -119,7 +119,7 @@ def opened(
     resumed = checkpoints.restore_latest(state, report=say)
     if resumed is not None:
         state = resumed
-        say(f"resuming after step {state.step:,} (epoch {state.epochs} finished)")
+        say(f"resuming after step {state.step:,}; epochs finished: {state.epochs}")
     with contextlib.ExitStack() as stack:
         stack.callback(checkpoints.close)
         fields = flatten(dict(config.fields))
