@@ -13,7 +13,6 @@ import argparse
 import dataclasses
 import statistics
 import time
-from functools import partial
 from itertools import count, repeat
 
 import jax
@@ -58,7 +57,7 @@ def main():
     steps_per_epoch = batches.steps_per_epoch(len(memory.train), config.batch_size)
     run_recipe = recipe.build(config, memory, steps_per_epoch)
     state = step.init(run_recipe, seed=0, image_shape=memory.train.image_shape)
-    train_step = jax.jit(partial(step.train_step, run_recipe), donate_argnums=0)
+    train_step, _ = step.compiled(run_recipe)
     from_memory = endless(memory.train, config.batch_size)
     inputs = {
         "resident": repeat(jax.device_put(next(from_memory))),

@@ -1,7 +1,5 @@
 """vgg_jax: the product's own `train_step` and network, nothing else."""
 
-from functools import partial
-
 import jax
 import numpy as np
 from serve import read_job, serve
@@ -42,7 +40,7 @@ def build(job):
             epoch=np.int32(0),
         )
     )
-    train = jax.jit(partial(step.train_step, recipe), donate_argnums=0)
+    train, _ = step.compiled(recipe)
     infer = jax.jit(recipe.model.apply)
     images = recipe.augment.evaluate(batch.images)
 

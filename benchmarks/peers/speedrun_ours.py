@@ -4,7 +4,6 @@ Job: `config`, nested as in `config.json`.
 """
 
 import dataclasses
-from functools import partial
 
 import jax
 from serve import read_job, serve
@@ -25,7 +24,7 @@ def main():
     steps_per_epoch = batches.steps_per_epoch(len(dataset.train), config.batch_size)
     run_recipe = recipe.build(config, dataset, steps_per_epoch)
     state = step.init(run_recipe, seed=0, image_shape=dataset.train.image_shape)
-    train_step = jax.jit(partial(step.train_step, run_recipe), donate_argnums=0)
+    train_step, _ = step.compiled(run_recipe)
     training_batches = endless(dataset.train, config.batch_size)
 
     def steps(n):

@@ -184,7 +184,7 @@ class Training:
         return x.contiguous(memory_format=torch.channels_last), self.labels[index]
 
     def step(self):
-        warmup = round(CONFIG["schedule"]["warmup_epochs"] * self.steps)
+        warmup = round(CONFIG["schedule"]["warmup"] * self.total)
         for group in self.optimizer.param_groups:
             relative = rate(self.updates, self.total, warmup)
             group["lr"] = CONFIG["lr"] * group["scale"] * relative

@@ -1,5 +1,7 @@
 """The convolution and the pools against float64 NumPy and Flax."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ from vgg_jax.nn import conv, pooling
 from vgg_jax.nn.architecture import CONFIGURATIONS
 from vgg_jax.nn.architecture import layers as network_layers
 
+FAST_MAX, FAST_MEAN = (partial(pooling.pool2d, kind=kind) for kind in pooling.POOLS)
 TOLERANCE = {"float32": 1e-5, "bfloat16": 5e-3}  # relative 2-norm
 
 
@@ -143,7 +146,12 @@ def test_small_float32_maps_avoid_lax_on_cpu(implementation, used):
 
 @pytest.mark.parametrize("shape", [(2, 8, 8, 5), (3, 7, 9, 2), (1, 2, 3, 4)])
 @pytest.mark.parametrize(
-    "ours, flax", [(pooling.max_pool, nn.max_pool), (pooling.average_pool, nn.avg_pool)]
+    "ours, flax",
+    [
+        (pooling.max_pool, nn.max_pool),
+        (FAST_MAX, nn.max_pool),
+        (FAST_MEAN, nn.avg_pool),
+    ],
 )
 def test_pools_equal_flax(shape, ours, flax):
     numbers = np.random.default_rng(0)
@@ -154,3 +162,36 @@ def test_pools_equal_flax(shape, ours, flax):
     np.testing.assert_array_equal(y, want)
     g = jnp.asarray(numbers.normal(size=y.shape), jnp.float32)
     np.testing.assert_array_equal(pull(g)[0], pull_flax(g)[0])
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("implementation", conv.IMPLEMENTATIONS)
+@pytest.mark.parametrize("size, kernel", [(8, 3), (4, 3), (2, 3), (2, 5), (4, 1)])
+def test_no_images(size, kernel, implementation, dtype):
+    """An empty batch has no output and zero gradients of the weights."""
+    x = jnp.zeros((0, size, size, 32), dtype)
+    w, b = jnp.ones((kernel, kernel, 32, 4), dtype), jnp.ones(4, dtype)
+    loss = lambda *a: conv.conv2d(*a, implementation=implementation).sum()
+    dx, dw, db = jax.jit(jax.grad(loss, (0, 1, 2)))(x, w, b)
+    assert dx.shape == x.shape and not dw.any() and not db.any()
+
+
+@pytest.mark.parametrize(
+    "ours",
+    [pooling.max_pool, *(partial(pooling.pool2d, kind=k) for k in pooling.POOLS)],
+)
+@pytest.mark.parametrize("shape", [(0, 4, 4, 3), (2, 1, 4, 3), (2, 1, 1, 3)])
+def test_pools_of_nothing(shape, ours):
+    """Neither an empty batch nor an image below a window is an error; NaN is none."""
+    y, pull = jax.vjp(ours, jnp.ones(shape))
+    assert y.shape == (shape[0], shape[1] // 2, shape[2] // 2, 3)
+    assert (pull(y)[0] == 0).all() and pull(y)[0].shape == shape
+
+
+@pytest.mark.parametrize("ours", [pooling.max_pool, FAST_MAX])
+def test_a_window_with_nan_is_nan_and_has_no_gradient(ours):
+    x = jnp.ones((1, 4, 4, 1)).at[0, 1, 1, 0].set(jnp.nan)
+    y, pull = jax.vjp(ours, x)
+    assert jnp.isnan(y[0, 0, 0, 0]) and jnp.isnan(y).sum() == 1
+    (dx,) = pull(jnp.ones_like(y))
+    assert not dx[0, :2, :2].any() and dx.sum() == 3

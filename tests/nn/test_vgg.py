@@ -137,7 +137,8 @@ def test_activations_are_kept_by_name():
 def test_receptive_field(variant):
     """Every pixel of the field, and no other, moves the unit (all weights positive)."""
     *_, last, conv_field, pool_field = TABLE[variant]
-    model = VGG(variant, 1, 1 / 512, head="compact", pool="average", conv="lax")
+    one_channel = re.sub(r"-\d+", "-1", architecture.CONFIGURATIONS[variant])
+    model = VGG(one_channel, 1, head="compact", pool="average", conv="lax")
     x = jnp.ones((1, 320, 320, 3))
     positive = jax.tree.map(
         lambda a: jnp.full(a.shape, 1 / math.prod(a.shape[:-1])),
@@ -239,8 +240,11 @@ def test_width_multiplies_the_channels_of_convolutions():
     kernels = [params[name]["kernel"].shape for name in D_LAYERS]
     assert kernels[0] == (3, 3, 3, 24) and kernels[4] == (3, 3, 48, 96)
     assert kernels[-4] == (3, 3, 192, 192) and kernels[-3] == (192, 4096)
-    thin = shapes(variant="D", width=1 / 1000)["params"]
-    assert thin["conv5_3"]["kernel"].shape == (3, 3, 1, 1)  # never without a channel
+    thin = shapes(variant="D", width=1 / 64)["params"]
+    assert thin["conv1_2"]["kernel"].shape == (3, 3, 1, 1)
+    with pytest.raises(ConfigError, match="no channel of conv3-64.* above 0.0078125"):
+        VGG("D", width=1 / 128)
+    VGG("D", width=0.0079)
 
 
 @pytest.mark.parametrize(
@@ -329,6 +333,13 @@ def test_too_small_an_image(height, width):
         jax.eval_shape(VGG("A").init, jax.random.key(0), x)
 
 
+def test_channels_first_is_told():
+    """As other libraries lay images out: [B, C, H, W]."""
+    x = jnp.zeros((1, 3, 64, 64))
+    with pytest.raises(ConfigError, match=r"\[B, 3, 64, 64\].*NHWC.*transpose"):
+        jax.eval_shape(VGG("A").init, jax.random.key(0), x)
+
+
 @pytest.mark.parametrize(
     "option, known",
     [
@@ -355,7 +366,7 @@ def test_unknown_names(option, known):
 )
 def test_a_value_that_cannot_be_is_told_at_once(options):
     ((name, value),) = options.items()
-    with pytest.raises(ConfigError, match=re.escape(f"{name}={value!r} is out of")):
+    with pytest.raises(ConfigError, match=re.escape(f"{name}={value!r} ")):
         VGG(**options)
 
 
@@ -414,3 +425,9 @@ def test_pooled_early():
     relu = np.maximum(z, 0)
     np.testing.assert_allclose(kept["relu1_2"], relu, rtol=1e-4, atol=1e-5)
     assert kept["relu1_1"].shape[1:3] == x.shape[1:3]
+
+
+@pytest.mark.parametrize("head", ["paper", "compact"])
+def test_no_images(head):
+    logits, _ = activation_shapes(batch=0, variant="A", head=head, num_classes=7)
+    assert logits.shape == (0, 7)

@@ -1,22 +1,25 @@
-"""The training step as lowered for GPU and TPU, on a machine that has neither.
+"""The steps of a session as lowered for GPU and TPU, on a machine that has neither.
 
 Rests on `jax.export` (StableHLO for the platform) and, in the slow test, on libtpu's
 ahead-of-time compiler; nothing here has run on such a device.
 """
 
+import dataclasses
 import re
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vgg_jax.data.batches import TrainingBatch
+from vgg_jax.data.batches import Batch, TrainingBatch
 from vgg_jax.nn.vgg import VGG
 from vgg_jax.training import step
 from vgg_jax.training.augment import Augment
 from vgg_jax.training.schedule import Schedule
+from vgg_jax.training.session import Session
 from vgg_jax.training.sgd import SGD
 
 BATCH = 32
@@ -25,8 +28,8 @@ BATCH = 32
 CONVOLUTIONS = 13 + 13 + 12
 
 
-def lowering():
-    """Recipe, abstract state and abstract batch of configs/vgg16_bn.py's step."""
+def steps():
+    """A session's two steps for configs/vgg16_bn.py; abstract state and batch."""
     recipe = step.Recipe(
         model=VGG(
             variant="D",
@@ -46,13 +49,14 @@ def lowering():
         jax.ShapeDtypeStruct((BATCH,), np.int32),
         jax.ShapeDtypeStruct((), np.int32),
     )
-    train_step = jax.jit(partial(step.train_step, recipe), donate_argnums=0)
-    return train_step, state, batch
+    nothing: dict[str, Any] = dict.fromkeys(f.name for f in dataclasses.fields(Session))
+    session: Any = Session(**nothing | {"recipe": recipe})
+    return session.train_step, session.eval_step, state, batch
 
 
 @pytest.fixture(scope="module", params=["cuda", "tpu"])
 def program(request):
-    train_step, state, batch = lowering()
+    train_step, _, state, batch = steps()
     exported = jax.export.export(train_step, platforms=[request.param])(state, batch)
     return exported.mlir_module(), len(jax.tree.leaves(state))
 
@@ -92,9 +96,21 @@ def test_nothing_of_host_or_cpu_is_left(program, forbidden):
     assert forbidden not in program[0]
 
 
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_the_evaluation_step_keeps_its_weights(platform):
+    """Of one view: a convolution per layer, and nothing donated."""
+    _, eval_step, state, batch = steps()
+    batch = Batch(batch.images, batch.labels)
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    program = jax.export.export(eval_step, platforms=[platform])(variables, batch)
+    text = program.mlir_module()
+    assert len(convolutions(text)) == 13
+    assert not re.search(r"tf.aliasing_output|jax.buffer_donor", text)
+
+
 def test_the_cpu_has_its_own_algorithms():
     """The same "auto" network, lowered for the CPU: the tests above would see it."""
-    train_step, state, batch = lowering()
+    train_step, _, state, batch = steps()
     text = jax.export.export(train_step, platforms=["cpu"])(state, batch).mlir_module()
     assert len(convolutions(text)) < CONVOLUTIONS
 
@@ -125,7 +141,7 @@ def test_compiles_for_a_tpu(tmp_path):
     spec = jax.sharding.PartitionSpec
     whole = jax.sharding.NamedSharding(mesh, spec())
     split = jax.sharding.NamedSharding(mesh, spec("data"))
-    train_step, state, batch = lowering()
+    train_step, _, state, batch = steps()
     place = lambda s: jax.ShapeDtypeStruct(
         s.shape, s.dtype, sharding=split if s.shape and s.dtype != np.uint32 else whole
     )

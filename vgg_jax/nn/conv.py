@@ -21,9 +21,11 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.export import is_symbolic_dim
 
 from vgg_jax.errors import choose
 from vgg_jax.nn import winograd
+from vgg_jax.nn.reverse_mode import reverse_mode_only
 
 IMPLEMENTATIONS = ("auto", "lax")
 
@@ -33,7 +35,6 @@ _MAX_WINOGRAD_WASTE = 2.0  # padded area / area up to which Winograd still wins
 _FEW_CHANNELS = 8  # up to this many, the weight gradient moves the image both ways
 _NARROW = 8  # maps of a smaller width are joined ...
 _JOINED = 16  # ... up to this many side by side
-_TRANSPOSED = (((0,), (0,)), ((), ()))  # a.T @ b
 
 
 def conv2d(
@@ -48,14 +49,16 @@ def conv2d(
         implementation: "auto" picks by the shape, the type and the platform that the
             program is lowered for: a program exported for a GPU from a CPU host holds
             plain convolutions only. "lax" is `lax.conv_general_dilated` everywhere, as
-            on GPU and TPU (forward-mode and second derivatives on CPU need this one).
+            on GPU and TPU; on CPU, forward-mode derivatives (`jax.jvp`, `jax.jacfwd`)
+            need this one.
 
     Returns:
         `[B, H, W, K]` in the dtype of `x`; equal to `lax.conv_general_dilated` up to
         rounding (`tests/nn/test_conv.py`).
 
     Raises:
-        ConfigError: `implementation` is unknown.
+        ConfigError: `implementation` is unknown, or forward-mode differentiation of
+            "auto" was to run on CPU.
 
     >>> x, w, b = jnp.ones((1, 4, 4, 1)), jnp.ones((3, 3, 1, 1)), jnp.zeros(1)
     >>> conv2d(x, w, b)[0, :, :, 0].round().tolist()[0]  # a corner sees 2 x 2 pixels
@@ -72,6 +75,7 @@ def _biased(x: jax.Array, w: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def _biased_on_cpu(x: jax.Array, w: jax.Array, b: jax.Array) -> jax.Array:
+    x, w, b = reverse_mode_only(x, w, b)
     return _add_bias(_cpu_algorithm(x, w)(x, w), b)
 
 
@@ -102,7 +106,7 @@ def _pointwise(x: jax.Array, w: jax.Array) -> jax.Array:
     # Flat: without oneDNN, XLA:CPU rounds the batched form's bfloat16 kernel gradient
     # 10x worse.
     y = x.reshape(-1, x.shape[-1]) @ w[centre, centre]
-    return y.reshape(*x.shape[:3], -1)
+    return y.reshape(*x.shape[:3], w.shape[-1])
 
 
 def _winograd(x: jax.Array, w: jax.Array) -> jax.Array:
@@ -124,7 +128,8 @@ def _dense(x: jax.Array, w: jax.Array) -> jax.Array:
     matrix = jnp.stack(
         [block(p, q) for p in range(height) for q in range(width)], axis=3
     )
-    y = x.reshape(batch, -1) @ matrix.reshape(height * width * channels, -1)
+    size = height * width * channels
+    y = x.reshape(batch, size) @ matrix.reshape(size, -1)
     return y.reshape(batch, height, width, features)
 
 
@@ -171,7 +176,7 @@ def _side_by_side(x: jax.Array, w: jax.Array) -> jax.Array:
     oneDNN's AMX kernels work on 16 neighbouring pixels of a row at a time.
     """
     (batch, height, width, channels), (kernel, *_, features) = x.shape, w.shape
-    joined = math.gcd(batch, _JOINED)
+    joined = _images_to_join(x)
     if width >= _NARROW or joined == 1:
         return _plain(x, w)
     padded = width + kernel // 2
@@ -180,6 +185,14 @@ def _side_by_side(x: jax.Array, w: jax.Array) -> jax.Array:
     y = _plain(x.reshape(-1, height, joined * padded, channels), w)
     y = y.reshape(-1, height, joined, padded, features).swapaxes(1, 2)
     return y.reshape(batch, height, padded, features)[:, :, :width]
+
+
+def _images_to_join(x: jax.Array) -> int:
+    """Returns how many images to put side by side, all of them on one device."""
+    if is_symbolic_dim(x.shape[0]):
+        return 1
+    batch, *_ = jax.typeof(x).sharding.shard_shape(x.shape)
+    return math.gcd(batch, _JOINED)
 
 
 def _shifted(x: jax.Array, by: int, axis: int) -> jax.Array:
@@ -205,7 +218,7 @@ def _kernel_gradient(x: jax.Array, g: jax.Array, kernel: int) -> jax.Array:
         g = jnp.concatenate([_shifted(g, i, 1) for i in moves], -1)
     x = jnp.concatenate(images, -1)
     x, g = (a.reshape(-1, a.shape[-1]) for a in (x, g))
-    dw = lax.dot_general(x, g, _TRANSPOSED)
+    dw = winograd.product_over_pixels(x, g)
     if few:
         return dw.reshape(kernel, kernel, channels, features)
     return dw.reshape(kernel, channels, kernel, features).transpose(2, 0, 1, 3)

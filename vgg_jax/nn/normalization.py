@@ -1,4 +1,4 @@
-"""Batch normalisation as one function with a hand-written gradient.
+"""Batch normalisation as one function with a hand-written derivative.
 
 Ioffe & Szegedy (2015). Value, gradient, parameters and running averages are those of
 `flax.linen.BatchNorm` (`tests/nn/test_normalization.py`). Autodiff of that one keeps
@@ -58,13 +58,13 @@ def normalize(
     return y.astype(x.dtype)
 
 
-@jax.custom_vjp
+@jax.custom_jvp
 def batch_norm(
     x: jax.Array, scale: jax.Array, bias: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Normalises by the statistics of the batch, and returns these too.
 
-    Differentiable once, in reverse mode; no gradient flows through the statistics.
+    Differentiable in both modes, any number of times.
 
     Args:
         x: `[B, H, W, C]`, float32 or bfloat16.
@@ -80,32 +80,36 @@ def batch_norm(
     >>> y.ravel().round(3).tolist(), mean.item(), variance.item()
     ([-1.0, 1.0], 2.0, 1.0)
     """
-    return _forward(x, scale, bias)[0]
-
-
-def _forward(x, scale, bias):
     mean, variance = _moments(x)
-    y = normalize(x, mean, variance, scale, bias)
-    return (y, mean, variance), (x, scale, mean, variance)
+    return normalize(x, mean, variance, scale, bias), mean, variance
 
 
-def _backward(residuals, cotangents):
-    x, scale, mean, variance = residuals
-    g = cotangents[0]
+@batch_norm.defjvp
+def _batch_norm_jvp(primals, tangents):
+    """Differentiates `y = xhat * scale + bias`, `xhat = (x - mean) * inverse`.
+
+    For each channel, with `u = scale * inverse * dx`:
+
+        dy = u - mean(u) - xhat * mean(u * xhat) + xhat * dscale + dbias
+
+    This map is symmetric in `dx` up to a factor per channel, so its transpose, the
+    gradient, costs the same: two passes over `x` and the cotangent. The order of the
+    sums decides how the transpose rounds, and so the bits of every training run.
+    """
+    (x, scale, _), (dx, dscale, dbias) = primals, tangents
+    y, mean, variance = batch_norm(*primals)
     inverse = lax.rsqrt(variance + EPSILON)
     count = x.size // x.shape[-1]
-    high = g.astype(jnp.float32)
-    dbias = high.sum(_AXES)
-    # sum(g * xhat), from the sums over g and g * x
-    dscale = ((high * x.astype(jnp.float32)).sum(_AXES) - mean * dbias) * inverse
-    slope = -inverse * dscale / count  # of -xhat * mean(g * xhat), as a function of x
-    offset = -dbias / count - slope * mean
-    centred = high + _over_pixels(slope) * x.astype(jnp.float32) + _over_pixels(offset)
-    dx = _over_pixels(scale * inverse) * centred
-    return dx.astype(x.dtype), dscale, dbias
-
-
-batch_norm.defvjp(_forward, _backward)
+    x, dx, dtype = x.astype(jnp.float32), dx.astype(jnp.float32), x.dtype
+    u = _over_pixels(scale * inverse) * dx
+    total = u.sum(_AXES)
+    along = (u * x).sum(_AXES) - mean * total  # sum(u * xhat) / inverse
+    slope = (dscale - inverse * (along / count)) * inverse  # of dy, as a function of x
+    offset = dbias - total / count - mean * slope
+    dy = u + _over_pixels(slope) * x + _over_pixels(offset)
+    dmean = dx.mean(_AXES)
+    dvariance = 2 * ((x * dx).mean(_AXES) - mean * dmean)
+    return (y, mean, variance), (dy.astype(dtype), dmean, dvariance)
 
 
 class BatchNorm(nn.Module):

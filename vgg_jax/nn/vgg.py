@@ -1,5 +1,6 @@
 """The six networks of Simonyan & Zisserman (2014) as one Flax module."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import jax
@@ -14,7 +15,7 @@ from vgg_jax.nn.conv import IMPLEMENTATIONS, conv2d
 from vgg_jax.nn.initializers import INITIALIZERS
 from vgg_jax.nn.lrn import local_response_norm
 from vgg_jax.nn.normalization import BatchNorm
-from vgg_jax.nn.pooling import POOLS
+from vgg_jax.nn.pooling import POOLS, pool2d
 
 # Kinds of layers whose outputs are sown: everything with a name in the paper's terms.
 _SOWN = ("conv", "batch_norm", "lrn", "relu", "pool", "dense")
@@ -44,6 +45,26 @@ class Conv(nn.Module):
         b = self.param("bias", nn.initializers.zeros, shape[-1:], jnp.float32)
         x, w, b = (a.astype(self.dtype) for a in (x, w, b))
         return conv2d(x, w, b, implementation=self.implementation)
+
+
+class Dropout(nn.Module):
+    """Dropout with the random numbers of `flax.linen.Dropout`, on any mesh.
+
+    Flax's own selects by a mask that is whole on each device, which a mesh of explicit
+    axes refuses where the batch is spread over them.
+
+    Attributes:
+        rate: share of the values set to zero, in [0, 1); the others are scaled up.
+    """
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        if self.rate == 0 or not train:
+            return x
+        key, keep = self.make_rng("dropout"), 1 - self.rate
+        return jnp.where(jax.random.bernoulli(key, keep, x.shape), x / keep, 0)
 
 
 class Activations(nn.Module):
@@ -87,7 +108,7 @@ class VGG(nn.Module):
         logit_scale: multiplies the logits.
         dtype: type of the computation; parameters and logits are float32.
         conv: "auto" is the fastest algorithm on each platform, "lax" XLA's own
-            convolution everywhere; see `conv.conv2d`.
+            convolution and pooling everywhere; see `conv.conv2d`.
 
     Raises:
         ConfigError: (a `ValueError`) an attribute is unknown or out of its range, or
@@ -103,7 +124,7 @@ class VGG(nn.Module):
     (3, 3, 64, 64)
     """
 
-    variant: str = field("D", Rule(lambda x: isinstance(x, str), "a name or a table"))
+    variant: str = "D"
     num_classes: int = field(1000, in_range(1))
     width: float = field(1.0, positive())
     batch_norm: bool = False
@@ -121,7 +142,7 @@ class VGG(nn.Module):
 
     def __post_init__(self) -> None:
         check(self)
-        architecture.stages(self.variant)
+        architecture.check_width(self.variant, self.width)
         super().__post_init__()
 
     def layers(self, size: tuple[int, int], inputs: int = 3) -> tuple[LayerSpec, ...]:
@@ -197,12 +218,12 @@ def _relu(model: VGG, spec: LayerSpec, x: jax.Array, train: bool) -> jax.Array:
 
 def _pool(model: VGG, spec: LayerSpec, x: jax.Array, train: bool) -> jax.Array:
     del spec, train
-    return POOLS[model.pool](x)
+    return pool2d(x, kind=model.pool, implementation=model.conv)
 
 
 def _flatten(model: VGG, spec: LayerSpec, x: jax.Array, train: bool) -> jax.Array:
     del model, spec, train
-    return x.reshape(x.shape[0], -1)
+    return x.reshape(x.shape[0], math.prod(x.shape[1:]))
 
 
 def _average(model: VGG, spec: LayerSpec, x: jax.Array, train: bool) -> jax.Array:
@@ -221,7 +242,7 @@ def _dense(model: VGG, spec: LayerSpec, x: jax.Array, train: bool) -> jax.Array:
 def _dropout(model: VGG, spec: LayerSpec, x: jax.Array, train: bool) -> jax.Array:
     # Named by Flax (`Dropout_0`): the name enters the random numbers.
     del spec
-    return nn.Dropout(model.dropout, deterministic=not train)(x)
+    return Dropout(model.dropout)(x, train=train)
 
 
 _APPLY: dict[str, Callable[[VGG, LayerSpec, jax.Array, bool], jax.Array]] = {

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental.xla_metadata import set_xla_metadata
+from jax.sharding import NamedSharding, PartitionSpec
 
 TILE = 4  # outputs per tile and axis; a tile reads TILE + 2 inputs
 
@@ -188,8 +189,19 @@ def _output_transposed(g: jax.Array) -> list[jax.Array]:
     return _flat([_apply(_transposed(_AT), _tiles(row, TILE, 2)) for row in rows])
 
 
-def _dot(a: jax.Array, b: jax.Array, contract_a: int, contract_b: int) -> jax.Array:
-    return lax.dot_general(a, b, (((contract_a,), (contract_b,)), ((), ())))
+def product_over_pixels(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Returns `a.T @ b`, `[C, K]`, whole on each device of a mesh.
+
+    Args:
+        a: `[pixels, C]`; the pixels of a batch may be spread over devices.
+        b: `[pixels, K]`, spread alike.
+    """
+    whole = NamedSharding(jax.typeof(a).sharding.mesh, PartitionSpec())
+    return lax.dot_general(a, b, (((0,), (0,)), ((), ())), out_sharding=whole)
+
+
+def _product_over_features(a: jax.Array, b: jax.Array) -> jax.Array:
+    return lax.dot_general(a, b, (((1,), (1,)), ((), ())))  # a @ b.T
 
 
 def _tile_shape(x: jax.Array) -> tuple[int, int, int]:
@@ -228,8 +240,8 @@ def _backward(residuals, g):
     tiles, w = residuals
     products = _output_transposed(g)
     kernels = _kernel_transform(w)
-    dw = [_dot(t, p, 0, 0) for t, p in zip(tiles, products, strict=True)]
-    dx = [_dot(p, u, 1, 1) for p, u in zip(products, kernels, strict=True)]
+    dw = [product_over_pixels(t, p) for t, p in zip(tiles, products, strict=True)]
+    dx = [_product_over_features(p, u) for p, u in zip(products, kernels, strict=True)]
     return _input_transposed(dx, _tile_shape(g)), _kernel_transposed(dw)
 
 

@@ -61,6 +61,16 @@ def merge(params: Params, *others: Params) -> dict:
     return unflatten_dict(leaves, sep="/")
 
 
+def replace(params: Params, others: Params) -> dict:
+    """Returns the parameters, with the leaves of `others` where those have the name.
+
+    >>> replace({"fc8": {"kernel": 1, "bias": 2}}, {"fc8": {"bias": 3, "var": 4}})
+    {'fc8': {'kernel': 1, 'bias': 3}}
+    """
+    leaves, new = (flatten_dict(tree, sep="/") for tree in (params, others))
+    return unflatten_dict({k: new.get(k, v) for k, v in leaves.items()}, sep="/")
+
+
 def _matches(name: str, pattern: str) -> bool:
     """Whether a pattern is for the parameter `layer/name`, or for its layer."""
     return fnmatchcase(name, pattern) or fnmatchcase(name.rpartition("/")[0], pattern)

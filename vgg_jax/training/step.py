@@ -1,6 +1,7 @@
 """One update and one evaluation, as pure functions of state and batch."""
 
-import functools
+from collections.abc import Callable
+from functools import partial, reduce
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -30,8 +31,8 @@ class Recipe(NamedTuple):
         plateau: reduces the learning rate between epochs; None where none does.
         monitor: the epoch's value that the plateau looks at.
         label_smoothing: in [0, 1).
-        average: updates an average of the weights, which evaluation uses
-            (`weight_averaging`); None: there is no average.
+        average: an average of the weights, which evaluation uses
+            (`weight_averaging`); None: there is none.
         views: number of views of an image in evaluation, whose logits are averaged
             (`evaluation.views`).
     """
@@ -57,7 +58,8 @@ class TrainState(struct.PyTreeNode):
         seed: uint32, seed of the run.
         params: float32, all parameters, frozen ones included.
         batch_stats: running mean and variance; empty without batch norm.
-        ema: averages of the parameters that train; empty without averaging.
+        ema: averages of the parameters that train and, with `Average.statistics`, of
+            `batch_stats` beside them; empty without averaging.
         opt_state: state of `Recipe.optimizer`, for the parameters that train.
         plateau: state of `Recipe.plateau`; empty without one.
         sums: training metrics of the epoch so far.
@@ -76,8 +78,10 @@ class TrainState(struct.PyTreeNode):
     @property
     def variables(self) -> dict[str, Any]:
         """The variables that evaluation applies the model with."""
-        params = frozen.merge(self.params, self.ema)
-        return {"params": params, "batch_stats": self.batch_stats}
+        return {
+            "params": frozen.replace(self.params, self.ema),
+            "batch_stats": frozen.replace(self.batch_stats, self.ema),
+        }
 
 
 def init(recipe: Recipe, *, seed: int, image_shape: tuple[int, ...]) -> TrainState:
@@ -97,17 +101,26 @@ def init(recipe: Recipe, *, seed: int, image_shape: tuple[int, ...]) -> TrainSta
     )
     params = variables["params"]
     trained, _ = frozen.split(params, recipe.frozen)
+    batch_stats = variables.get("batch_stats", {})
+    averaged = _averaged(recipe, trained, batch_stats)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         epochs=jnp.zeros((), jnp.int32),
         seed=jnp.asarray(seed, jnp.uint32),
         params=params,
-        batch_stats=variables.get("batch_stats", {}),
-        ema=jax.tree.map(jnp.copy, trained) if recipe.average else {},
+        batch_stats=batch_stats,
+        ema=jax.tree.map(jnp.copy, averaged),
         opt_state=recipe.optimizer.init(trained),
         plateau=recipe.plateau.init() if recipe.plateau else (),
         sums=Sums.zero(),
     )
+
+
+def _averaged(recipe: Recipe, trained: Any, batch_stats: Any) -> dict[str, Any]:
+    """Returns what `recipe.average` is an average of."""
+    if recipe.average is None:
+        return {}
+    return frozen.merge(trained, batch_stats if recipe.average.statistics else {})
 
 
 def learning_rate(recipe: Recipe, step: jax.Array, plateau: Any) -> jax.Array:
@@ -115,6 +128,32 @@ def learning_rate(recipe: Recipe, step: jax.Array, plateau: Any) -> jax.Array:
     with jax.numpy_dtype_promotion("standard"):  # Optax divides the count
         rate = jnp.asarray(recipe.schedule(step))
     return rate * plateau.scale if recipe.plateau else rate
+
+
+def network_input(
+    recipe: Recipe, batch: TrainingBatch, *, seed: jax.Array, step: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Returns what the network sees in an update, and the update's key for dropout.
+
+    Args:
+        recipe: what the step does.
+        batch: as `batches.training` yields them.
+        seed: of the run, uint32 scalar.
+        step: number of the update, from 0, int32 scalar.
+
+    Returns:
+        Augmented images, float32 `[B, size, size, C]`, and a key.
+    """
+    run_key = jax.random.key(seed)
+    augment_key, dropout_key = jax.random.split(jax.random.fold_in(run_key, step))
+    images = recipe.augment.train(
+        batch.images,
+        key=augment_key,
+        run_key=run_key,
+        index=batch.index,
+        epoch=batch.epoch,
+    )
+    return images, dropout_key
 
 
 def train_step(
@@ -131,15 +170,7 @@ def train_step(
         The next state; and `loss` (smoothed, nats), `accuracy` of the batch in [0, 1]
         and the `learning_rate` used, float32 scalars.
     """
-    run_key = jax.random.key(state.seed)
-    augment_key, dropout_key = jax.random.split(jax.random.fold_in(run_key, state.step))
-    images = recipe.augment.train(
-        batch.images,
-        key=augment_key,
-        run_key=run_key,
-        index=batch.index,
-        epoch=batch.epoch,
-    )
+    images, dropout_key = network_input(recipe, batch, seed=state.seed, step=state.step)
     trained, fixed = frozen.split(state.params, recipe.frozen)
 
     def loss_of(trained):
@@ -161,14 +192,16 @@ def train_step(
         grads, state.opt_state, trained, learning_rate=rate
     )
     trained: Any = optax.apply_updates(trained, updates)
-    ema = state.ema
+    batch_stats, ema = updated.get("batch_stats", {}), state.ema
     if recipe.average:
-        trained, ema = recipe.average(trained, ema, state.step)
+        averaged = _averaged(recipe, trained, batch_stats)
+        averaged, ema = recipe.average.update(averaged, ema, state.step)
+        trained = frozen.replace(trained, averaged)
     sums = Sums.of(losses, logits, batch.labels)
     state = state.replace(
         step=state.step + 1,
         params=frozen.merge(trained, fixed),
-        batch_stats=updated.get("batch_stats", {}),
+        batch_stats=batch_stats,
         ema=ema,
         opt_state=opt_state,
         sums=state.sums + sums,
@@ -192,9 +225,23 @@ def eval_step(
         weight * cast(jax.Array, recipe.model.apply(variables, images))
         for images, weight in zip(shown, weights, strict=True)
     ]
-    logits = functools.reduce(jnp.add, parts)
+    logits = reduce(jnp.add, parts)
     losses = cross_entropy(logits, batch.labels)
     return Sums.of(losses, logits, batch.labels), logits
+
+
+def compiled(recipe: Recipe) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Returns the training and the evaluation step, jitted, as every program runs them.
+
+    Args:
+        recipe: what the steps do.
+
+    Returns:
+        `train_step(state, batch)`, which reuses the memory of its state for the next
+        one, and `eval_step(variables, batch)`.
+    """
+    train = jax.jit(partial(train_step, recipe), donate_argnums=0)
+    return train, jax.jit(partial(eval_step, recipe))
 
 
 def end_epoch(
