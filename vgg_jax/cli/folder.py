@@ -5,6 +5,7 @@
 Pictures lie in `photos/<class>/`, or in `photos/<split>/<class>/` where one split is
 called train (say train and test). They may vary in size; `augment.resize` sets what the
 network sees. They are shuffled, so that slices like `train[:80%]` hold every class.
+Files that are not readable pictures are all named; `--skip_bad` leaves them out.
 Then train on it:
 
     python -m vgg_jax train --config=configs/vgg16_bn.py --config.data.name=photos \\
@@ -30,9 +31,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", required=True, help="name of the data set")
     parser.add_argument(
         "--data_dir",
-        type=Path,
-        default=datasets.directory(),
+        default="",
         help="TFDS directory to write it to; default: TFDS_DATA_DIR, else TFDS' own",
+    )
+    parser.add_argument(
+        "--skip_bad",
+        action="store_true",
+        help="leave out files that are not readable pictures",
     )
 
 
@@ -42,7 +47,12 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         ConfigError, RunError: see `image_folder.prepare`.
     """
-    target = image_folder.prepare(options.images, options.name, options.data_dir)
+    target = image_folder.prepare(
+        options.images,
+        options.name,
+        datasets.directory(options.data_dir),
+        skip_bad=options.skip_bad,
+    )
     info: Any = tfds.builder_from_directory(target).info
     height, width, _ = info.features["image"].shape
     sizes = f"{width}x{height}" if height else "various sizes: set augment.resize"
@@ -50,6 +60,6 @@ def run(options: argparse.Namespace) -> None:
         print(f"{split}: {split_info.num_examples:,} pictures, {sizes}")
     print(f"classes: {', '.join(info.features['label'].names)}")
     flags = f"--config.data.name={options.name}"
-    if options.data_dir != datasets.directory():
+    if options.data_dir:
         flags += f" --config.data.data_dir={options.data_dir}"
     print(f"{target}; train on it with {flags}")

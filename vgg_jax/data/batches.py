@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vgg_jax.data.datasets import Split
+from vgg_jax.data.in_memory import Split
 from vgg_jax.data.streaming import Streamed
 from vgg_jax.errors import ConfigError, choose
 

@@ -170,13 +170,15 @@ def prepare(
 
     Args:
         data_dir: TFDS data directory, on a local file system; created if needed.
-        archive_dir: directory with an official archive of CIFAR-10, tried first.
+        archive_dir: directory with an official archive of CIFAR-10: no other source is
+            tried then.
         report: receives a few plain lines of progress; bars go to a terminal.
 
     Returns:
         The path of the data set, `<data_dir>/cifar10/3.0.2`.
 
     Raises:
+        ConfigError: `archive_dir` holds no archive.
         RunError: no source of CIFAR-10 works, `data_dir` cannot be written, or it holds
             the data set in a form that takes TensorFlow to read.
     """

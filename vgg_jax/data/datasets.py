@@ -3,56 +3,30 @@
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import constants
 
-from vgg_jax.data import cifar10, splits, tfds_reader
+from vgg_jax.data import cifar10, in_memory, splits, tfds_reader
+from vgg_jax.data.in_memory import Split
 from vgg_jax.data.splits import SKLEARN_80_20, Spans
-from vgg_jax.data.streaming import Streamed
+from vgg_jax.data.streaming import AT_ONCE, Streamed
 from vgg_jax.errors import ConfigError, RunError
 
 SAMPLE_DIR = Path(__file__).resolve().parents[2] / "data"
 
 
-class Split(NamedTuple):
-    """A split in memory.
-
-    Attributes:
-        images: uint8 `[N, H, W, C]`.
-        labels: int32 `[N]`.
-
-    >>> split = Split(np.zeros((3, 8, 8, 1), np.uint8), np.arange(3, dtype=np.int32))
-    >>> len(split), split.image_shape, split.take(np.array([2, 0]))[1].tolist()
-    (3, (8, 8, 1), [2, 0])
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """`(H, W, C)` of every image."""
-        _, height, width, channels = self.images.shape
-        return height, width, channels
-
-    def take(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns images, uint8 `[B, H, W, C]`, and labels, int32 `[B]`, by number."""
-        return self.images[index], self.labels[index]
-
-    def batches(
-        self, indices: Sequence[np.ndarray]
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yields `take(index)` for each index."""
-        return map(self.take, indices)
+# As TFDS has them: a name, a config, a version.
+_NAME = re.compile(
+    r"(?P<path>[a-z]\w*(/\w[\w+.-]*)?)(:(?P<version>\d+\.\d+\.\d+))?", re.ASCII
+)
 
 
 class Dataset(NamedTuple):
@@ -63,6 +37,7 @@ class Dataset(NamedTuple):
         classes: names of the classes, in the order of their labels.
         train, validation, test: the splits; `validation` is None where none is held
             out.
+        digests: SHA-256 of which examples a split has (`splits.digest`), by its name.
     """
 
     name: str
@@ -70,6 +45,7 @@ class Dataset(NamedTuple):
     train: Split | Streamed
     validation: Split | Streamed | None
     test: Split | Streamed
+    digests: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -102,9 +78,10 @@ def load(
     Args:
         name: TFDS name (`cifar10`, `cifar100`, `imagenette/320px-v2`), or
             `cifar10_sample`, the real images that come with this repository.
-        data_dir: TFDS directory; if empty, `TFDS_DATA_DIR`, else TFDS' own default.
-        archive_dir: directory with CIFAR-10's official archive, tried first where the
-            set has to be prepared; may be empty.
+        data_dir: TFDS directory, which must exist; if empty, `TFDS_DATA_DIR`, else the
+            default of TFDS.
+        archive_dir: directory with CIFAR-10's official archive, from which the set is
+            prepared where it is not yet; if empty, from the network.
         train: TFDS split, sliced or not, counted in the order of the files.
         validation: "sklearn_80_20" for scikit-learn's `train_test_split(test_size=0.2,
             random_state=42)` of `train` in canonical order;
@@ -112,8 +89,9 @@ def load(
         test: TFDS split.
         stream: whether to decode images when they are needed instead of keeping all of
             them in memory; their SHA-256 is not checked then.
-        size: height and width in pixels to which images of varying size are scaled and
-            centre-cropped; 0 where all images share one size.
+        size: height and width in pixels that the network sees, or 0. Images of varying
+            size, larger ones and those that are not square are scaled and
+            centre-cropped to it; smaller square ones are left as they are.
         report: receives a line when something takes long.
 
     Raises:
@@ -125,20 +103,24 @@ def load(
     (2880, 720, (32, 32, 3))
     """
     builder = find(name, data_dir=data_dir, archive_dir=archive_dir, report=report)
+    spans = {
+        "train": splits.spans_of(builder, train, "data.train"),
+        "test": splits.spans_of(builder, test, "data.test"),
+    }
+    if validation not in (SKLEARN_80_20, "none"):
+        spans["validation"] = splits.spans_of(builder, validation, "data.validation")
+    in_memory.check_fits(builder, _held(builder, spans, stream), size, whole=not stream)
     if stream:
         reader = functools.cache(partial(tfds_reader.Reader, builder, size=size))
-        ids = functools.cache(lambda split: reader(split).ids())
+        ids = functools.cache(partial(tfds_reader.ids, builder))
         gather = partial(_point_to, fetch=reader)
     else:
-        records = functools.cache(partial(_whole, builder, size=size, report=report))
+        whole = partial(in_memory.whole, builder, size=size, report=report)
+        records = functools.cache(whole)
         ids = lambda split: records(split).ids
-        gather = partial(_gather, fetch=records)
-    spans = {"train": splits.spans_of(builder, train, "data.train")}
-    spans["test"] = splits.spans_of(builder, test, "data.test")
+        gather = partial(in_memory.gather, fetch=records)
     if validation == SKLEARN_80_20:
         spans["train"], spans["validation"] = splits.sklearn_80_20(spans["train"], ids)
-    elif validation != "none":
-        spans["validation"] = splits.spans_of(builder, validation, "data.validation")
     splits.check_disjoint(spans)
     gathered = {role: gather(span) for role, span in spans.items()}
     return Dataset(
@@ -147,13 +129,35 @@ def load(
         train=gathered["train"],
         validation=gathered.get("validation"),
         test=gathered["test"],
+        digests={r: splits.digest(builder, s, ids) for r, s in spans.items()},
     )
 
 
+def _held(
+    builder: tfds.core.DatasetBuilder, spans: Mapping[str, Spans], stream: bool
+) -> int:
+    """Returns the number of images in memory at once, at least."""
+    if stream:
+        return AT_ONCE
+    wholes = {split for span in spans.values() for split in span}
+    read = sum(builder.info.splits[split].num_examples for split in wholes)
+    return read + sum(len(part) for span in spans.values() for part in span.values())
+
+
 def directory(data_dir: str = "") -> Path:
-    """Returns the TFDS directory: `data_dir`, else `TFDS_DATA_DIR`, else TFDS' own."""
+    """Returns the TFDS directory: `data_dir`, else `TFDS_DATA_DIR`, else TFDS' own.
+
+    Raises:
+        ConfigError: TFDS' own is in the home directory, and there is none.
+    """
     path = data_dir or os.environ.get("TFDS_DATA_DIR") or constants.DATA_DIR
-    return Path(path).expanduser()
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(
+            "there is no home directory to look for data sets in: set TFDS_DATA_DIR, "
+            "or HOME"
+        ) from error
 
 
 def find(
@@ -167,37 +171,47 @@ def find(
 
     Args and errors are those of `load`.
     """
-    if name == "cifar10_sample":
-        if not _versions(SAMPLE_DIR / name):
+    if not (match := _NAME.fullmatch(name)):
+        raise ConfigError(
+            f"data.name={name!r} is no name of a TFDS data set: those look like "
+            "cifar10, imagenette/320px-v2 or cifar10:3.0.2"
+        )
+    if data_dir and not Path(data_dir).expanduser().is_dir():
+        raise ConfigError(
+            f"data.data_dir={data_dir} does not exist: make it, or correct it"
+        )
+    path, version = match["path"], match["version"]
+    if path == "cifar10_sample":
+        if not _versions(SAMPLE_DIR / path, version):
             raise RunError(
                 f"{name} is not in {SAMPLE_DIR}: it comes with a checkout of the "
                 "repository, not with an installed package"
             )
-        return _open(SAMPLE_DIR / name)
+        return _open(SAMPLE_DIR / path, version)
     root = directory(data_dir)
-    if not _versions(root / name) and name == "cifar10":
+    if not _versions(root / path) and path == "cifar10":
         cifar10.prepare(root, archive_dir=archive_dir or None, report=report)
-    if not _versions(root / name):
+    if not _versions(root / path, version):
         there = ", ".join(sorted(p.name for p in root.glob("*") if _versions(p)))
         raise ConfigError(
             f"data.name={name!r} is not in {root} (there: {there or 'none'}); prepare "
             f"it (with TensorFlow) by `tfds build {name} --file_format=array_record "
             f"--data_dir={root}`, or name another directory with --config.data.data_dir"
         )
-    return _open(root / name)
+    return _open(root / path, version)
 
 
-def _versions(path: Path) -> list[Path]:
-    """Returns the directories of prepared versions, oldest first."""
-    prepared = [p.parent for p in path.glob("*/dataset_info.json")]
+def _versions(path: Path, version: str | None = None) -> list[Path]:
+    """Returns the directories of prepared versions, or of this one, oldest first."""
+    prepared = [p.parent for p in path.glob(f"{version or '*'}/dataset_info.json")]
     number = lambda p: [int(n) for n in p.name.split(".") if n.isdigit()]
     return sorted(prepared, key=number)
 
 
-def _open(path: Path) -> tfds.core.DatasetBuilder:
-    """Returns the builder of the newest version below `path`."""
+def _open(path: Path, version: str | None) -> tfds.core.DatasetBuilder:
+    """Returns the builder of this version below `path`, or of the newest."""
     try:
-        builder = tfds.builder_from_directory(_versions(path)[-1])
+        builder = tfds.builder_from_directory(_versions(path, version)[-1])
     except Exception as error:
         raise RunError(f"{path} is not a readable TFDS data set: {error}") from error
     form = builder.info.file_format
@@ -207,40 +221,6 @@ def _open(path: Path) -> tfds.core.DatasetBuilder:
             "which need TensorFlow; prepare it with --file_format=array_record"
         )
     return builder
-
-
-def _whole(
-    builder: tfds.core.DatasetBuilder,
-    split: str,
-    *,
-    size: int,
-    report: Callable[[str], None],
-) -> tfds_reader.Records:
-    """Reads a whole split and checks its SHA-256 where that is known."""
-    records = tfds_reader.read(builder, split, size=size, report=report)
-    if builder.name in cifar10.SHA256:
-        order = np.argsort(records.ids)
-        images, labels = records.images, records.labels
-        try:
-            cifar10.verify(split, images, labels, order=order, name=builder.name)
-        except RunError as error:
-            raise RunError(
-                f"{builder.data_path}: {error}; remove this directory and prepare the "
-                "set again"
-            ) from error
-    return records
-
-
-def _gather(spans: Spans, fetch: Callable[[str], tfds_reader.Records]) -> Split:
-    """Copies the records of `spans` out of the whole splits."""
-    records = [fetch(split) for split in spans]
-    columns = []
-    for key in Split._fields:
-        wholes = [getattr(part, key) for part in records]
-        pieces = [a[span] for a, span in zip(wholes, spans.values(), strict=True)]
-        # Joined only where there are several: images are most of a run's memory.
-        columns.append(pieces[0] if len(pieces) == 1 else np.concatenate(pieces))
-    return Split(*columns)
 
 
 def _point_to(spans: Spans, fetch: Callable[[str], tfds_reader.Reader]) -> Streamed:

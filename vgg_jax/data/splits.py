@@ -1,5 +1,6 @@
 """Which records of a data set are for training, for validation, for the test."""
 
+import hashlib
 from collections.abc import Callable
 
 import numpy as np
@@ -30,9 +31,9 @@ def spans_of(builder: tfds.core.DatasetBuilder, spec: str, field: str) -> Spans:
             builder.info.splits
         )
     except Exception as error:
-        known = ", ".join(builder.info.splits)
+        known, said = ", ".join(builder.info.splits), " ".join(str(error).split())
         raise ConfigError(
-            f"{field}={spec!r} is not a split of {builder.name} ({error}); it has: "
+            f"{field}={spec!r} is not a split of {builder.name} ({said}); it has: "
             f"{known}; slices look like 'train[:90%]'"
         ) from error
     slices: dict[str, list[np.ndarray]] = {}
@@ -72,6 +73,30 @@ def sklearn_80_20(
         return {split: np.array(span) for split, span in numbers.items()}
 
     return pick(order[held_out:]), pick(order[:held_out])
+
+
+def digest(
+    builder: tfds.core.DatasetBuilder, spans: Spans, ids_of: Callable[[str], np.ndarray]
+) -> str:
+    """Returns a SHA-256 of which examples a split has, in their order.
+
+    Over their ids; where the set has none, over the lengths and the bytes of its files
+    and the numbers of the records.
+
+    Args:
+        builder: a prepared data set.
+        spans: the records.
+        ids_of: as for `sklearn_80_20`.
+    """
+    total = hashlib.sha256()
+    for split, numbers in spans.items():
+        if len(ids := ids_of(split)):
+            total.update(b"".join(name + b"\0" for name in ids[numbers].tolist()))
+        else:
+            info = builder.info.splits[split]
+            files = f"{split} {info.shard_lengths} {info.num_bytes} "
+            total.update(files.encode() + numbers.astype("<i8").tobytes())
+    return total.hexdigest()
 
 
 def check_disjoint(spans: dict[str, Spans]) -> None:

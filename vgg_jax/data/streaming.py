@@ -10,10 +10,11 @@ from vgg_jax.data.tfds_reader import Reader
 
 _THREADS = 8  # each decodes one batch at a time
 _AHEAD = 8  # batches held ready
+AT_ONCE = _THREADS + _AHEAD  # batches in memory
 
 
 class Streamed(NamedTuple):
-    """A split on disk. It gives the same batches as `datasets.Split`, bit for bit.
+    """A split on disk. It gives the same batches as `in_memory.Split`, bit for bit.
 
     Attributes:
         readers: one per whole split that examples come from.

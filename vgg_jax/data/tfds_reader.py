@@ -1,23 +1,24 @@
 """Decodes TFDS records into arrays, and caches whole splits on disk."""
 
-import contextlib
 import hashlib
 import io
 import os
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import PIL.Image
 import tensorflow_datasets as tfds
 
-from vgg_jax import files
-from vgg_jax.errors import ConfigError, RunError
+from vgg_jax.data import decoded_cache, pictures
+from vgg_jax.errors import ConfigError, RunError, UserError
 
 _CHUNK = 500  # records read at once
 _LONG = 5000  # records; the progress of decoding more is reported ...
 _REPORTS = 10  # ... this many times
+# Control characters, lone surrogates, line and paragraph separators.
+_UNSHOWN = {"Cc", "Cs", "Zl", "Zp"}
 
 
 class Records(NamedTuple):
@@ -46,37 +47,38 @@ def read(
     Args:
         builder: a prepared data set of images with class labels.
         split: name of a split, without slices.
-        size: height and width in pixels to which images of varying size are scaled and
-            centre-cropped; of no effect where all images share one size.
+        size: as for `Reader`.
         report: receives a line now and then while a large split is decoded.
 
     Raises:
         ConfigError: the set is not for image classification, or `size` is missing.
-        RunError: a file is missing, corrupt or truncated.
+        RunError: a file is missing, corrupt or truncated, or memory is short.
     """
-    _check_features(builder, size)
+    shape = shape_of(builder, size)
     try:
-        name = f"{_fingerprint(builder, split, size)}.npz"
+        name = _fingerprint(builder, split, str(shape))
     except OSError as error:
         raise RunError(
             f"{builder.data_path}: a file of split {split!r} is missing ({error}): "
             "remove this directory and prepare the set again"
         ) from error
-    cached = files.cache_directory() / "decoded" / name
     try:
-        # Opened here, as `np.load` leaves a damaged file open. Zip members carry a CRC.
-        with open(cached, "rb") as file, np.load(file) as arrays:
-            return Records(arrays["images"], arrays["labels"], arrays["ids"])
-    except Exception:  # absent, or damaged in any way: decode again
-        pass
-    try:
+        if cached := decoded_cache.load(name):
+            return Records(**cached)
         records = _decode(builder, split, size, report)
+    except MemoryError as error:
+        raise RunError(
+            f"{builder.data_path}: there is not enough memory to decode split "
+            f"{split!r}: set augment.resize to a smaller size, or data.stream=True"
+        ) from error
+    except UserError:
+        raise
     except Exception as error:
         raise RunError(
             f"{builder.data_path}: split {split!r} cannot be read ({error}); a file is "
             "corrupt or truncated: remove this directory and prepare the set again"
         ) from error
-    _store(cached, records)
+    decoded_cache.store(name, records._asdict())
     return records
 
 
@@ -87,8 +89,74 @@ def feature_keys(builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
 
 
 def class_names(builder: tfds.core.DatasetBuilder) -> tuple[str, ...]:
-    """Returns the names of the classes, in the order of their labels."""
-    return tuple(_features(builder)[feature_keys(builder)[1]].names)
+    """Returns the names of the classes, in the order of their labels.
+
+    Raises:
+        ConfigError: a name has a line break or cannot be shown.
+    """
+    key = feature_keys(builder)[1]
+    label = _features(builder)[key]
+    if len(label.names) != label.num_classes:  # TFDS reads one name per line
+        file = builder.data_path / f"{key}.labels.txt"
+        raise ConfigError(
+            f"{file} has {len(label.names)} names of {label.num_classes} classes: a "
+            "name with a line break? Rename that class"
+        )
+    return check_names(label.names)
+
+
+def check_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Returns the names of classes if each of them can be shown on one line.
+
+    Raises:
+        ConfigError: one holds a line break, another control character, or bytes that
+            are not UTF-8, or begins or ends with a space.
+    """
+    names = tuple(names)
+    for name in names:
+        shown = _UNSHOWN.isdisjoint(map(unicodedata.category, name))
+        if not shown or name != name.strip():  # TFDS keeps them as lines of a file
+            raise ConfigError(
+                f"class {name!r} has a line break, a space at an end, or another "
+                "character that no page can show in its name: rename it"
+            )
+    return names
+
+
+def shape_of(builder: tfds.core.DatasetBuilder, size: int) -> tuple[int, int, int]:
+    """Returns `(H, W, C)` of every decoded image.
+
+    Args:
+        builder: a prepared data set of images with class labels.
+        size: height and width in pixels that the network sees; 0: as in the data set.
+            Images of varying size are scaled and centre-cropped to it
+            (`pictures.fit`), and so are images that are larger or not square. Smaller
+            square ones stay as they are, for the device to enlarge.
+
+    Raises:
+        ConfigError: the set is not for image classification, or `size` is missing.
+    """
+    image, _ = _check_features(builder, size)
+    height, width, channels = _features(builder)[image].shape
+    if not size or (height is not None and height == width and height <= size):
+        return height, width, channels
+    return size, size, channels
+
+
+def ids(builder: tfds.core.DatasetBuilder, split: str) -> np.ndarray:
+    """Returns `Records.ids` of a whole split without decoding an image.
+
+    To know them takes reading all records; hence they are cached.
+    """
+    if "id" not in _features(builder):
+        return np.array([], "S")
+    name = _fingerprint(builder, split, "ids")
+    if cached := decoded_cache.load(name):
+        return cached["ids"]
+    reader = Reader(builder, split, size=1)  # any: no image is decoded
+    found = np.concatenate([reader.ids(chunk) for chunk in reader.chunks()])
+    decoded_cache.store(name, {"ids": found})
+    return found
 
 
 def _features(builder: tfds.core.DatasetBuilder) -> Any:
@@ -121,9 +189,9 @@ def _check_features(builder: tfds.core.DatasetBuilder, size: int) -> tuple[str, 
     return image, label
 
 
-def _fingerprint(builder: tfds.core.DatasetBuilder, split: str, size: int) -> str:
-    """Returns a name that changes with the files of a split and how it is decoded."""
-    parts = [builder.info.full_name, split, str(size), "1"]
+def _fingerprint(builder: tfds.core.DatasetBuilder, split: str, what: str) -> str:
+    """Returns a name that changes with the files of a split and what is kept of it."""
+    parts = [builder.info.full_name, split, what, "2"]
     for path in builder.info.splits[split].filepaths:
         stat = os.stat(path)
         parts += [os.fspath(path), str(stat.st_size), str(stat.st_mtime_ns)]
@@ -137,8 +205,7 @@ class Reader:
     Args:
         builder: a prepared data set of images with class labels.
         split: name of a split, without slices.
-        size: height and width in pixels to which images of varying size are scaled and
-            centre-cropped; of no effect where all images share one size.
+        size: height and width in pixels that the network sees; see `shape_of`.
 
     Attributes:
         shape: `(H, W, C)` of every image.
@@ -158,9 +225,9 @@ class Reader:
             split,  # pyright: ignore[reportCallIssue]
             decoders={self._image: tfds.decode.SkipDecoding()},
         )
-        shape = _features(builder)[self._image].shape
-        self._size = size if None in shape[:2] else 0
-        self.shape = (size, size, shape[2]) if self._size else shape
+        self.shape = shape_of(builder, size)
+        self._size = 0 if self.shape == _features(builder)[self._image].shape else size
+        pictures.accept_large()
 
     def __len__(self) -> int:
         return len(self._source)
@@ -174,11 +241,9 @@ class Reader:
         labels = np.array([record[self._label] for record in encoded], np.int32)
         return Records(images, labels, _ids(encoded))
 
-    def ids(self) -> np.ndarray:
-        """Returns `Records.ids` of all records without decoding an image."""
-        return np.concatenate(
-            [_ids(self._source.__getitems__(list(chunk))) for chunk in self.chunks()]
-        )
+    def ids(self, numbers: Iterable[int]) -> np.ndarray:
+        """Returns `Records.ids` of these records without decoding an image."""
+        return _ids(self._source.__getitems__(list(numbers)))
 
     def chunks(self) -> list[range]:
         """Returns the numbers of all records, in pieces of a size to read at once."""
@@ -188,8 +253,8 @@ class Reader:
     def _picture(self, data: bytes) -> np.ndarray:
         mode = {1: "L", 3: "RGB", 4: "RGBA"}[self.shape[-1]]
         with PIL.Image.open(io.BytesIO(data)) as picture:
-            picture = picture.convert(mode)
-            picture = _fit(picture, self._size) if self._size else picture
+            picture = pictures.eight_bits(picture).convert(mode)
+            picture = pictures.fit(picture, self._size) if self._size else picture
             return np.asarray(picture).reshape(self.shape)
 
 
@@ -204,32 +269,13 @@ def _decode(
     report: Callable[[str], None],
 ) -> Records:
     reader = Reader(builder, split, size)
-    count, parts = len(reader), []
+    count = len(reader)
+    images, parts = np.empty((count, *reader.shape), np.uint8), []
     for chunk in reader.chunks():
-        parts.append(reader.read(chunk))
+        records = reader.read(chunk)
+        images[chunk.start : chunk.stop] = records.images
+        parts.append((records.labels, records.ids))
         reports_due = chunk.stop * _REPORTS // count
         if count > _LONG and reports_due > chunk.start * _REPORTS // count:
             report(f"reading {builder.name} {split}: {chunk.stop:,} of {count:,}")
-    return Records(*map(np.concatenate, zip(*parts, strict=True)))
-
-
-def _fit(picture: PIL.Image.Image, size: int) -> PIL.Image.Image:
-    """Scales the smaller side to `size` pixels, then cuts out the centre square."""
-    scale = size / min(picture.size)
-    wide, high = (max(size, round(side * scale)) for side in picture.size)
-    picture = picture.resize((wide, high), PIL.Image.Resampling.BILINEAR)
-    left, top = (wide - size) // 2, (high - size) // 2
-    return picture.crop((left, top, left + size, top + size))
-
-
-def _store(path: Path, records: Records) -> None:
-    """Keeps the arrays for the next start; a full or read-only disk is no error."""
-    part = path.with_suffix(f".{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, "wb") as file:
-            np.savez(file, **records._asdict())
-        part.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            part.unlink()
+    return Records(images, *map(np.concatenate, zip(*parts, strict=True)))

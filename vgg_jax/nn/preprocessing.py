@@ -5,9 +5,10 @@ import jax.numpy as jnp
 
 from vgg_jax.errors import ConfigError, choose
 
-# name -> mean and standard deviation of each channel, in units of [0, 1]. One number
-# stands for all channels.
-STATISTICS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+# Mean and standard deviation of each channel, in units of [0, 1]. One number stands for
+# all channels.
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+STATISTICS: dict[str, Statistics] = {
     "unit": ((0.0,), (1.0,)),  # [0, 1], as the blog has it
     "symmetric": ((0.5,), (0.5,)),  # [-1, 1]
     "cifar10": (  # the 50,000 training images
@@ -18,12 +19,13 @@ STATISTICS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 }
 
 
-def normalize(images: jax.Array, statistics: str) -> jax.Array:
+def normalize(images: jax.Array, statistics: str | Statistics) -> jax.Array:
     """Subtracts the mean of each channel and divides by its standard deviation.
 
     Args:
         images: `[B, H, W, C]`, uint8, or floats from 0 to 255.
-        statistics: one of `STATISTICS`.
+        statistics: one of `STATISTICS`, or the mean and the standard deviation of each
+            channel in units of [0, 1].
 
     Returns:
         float32 `[B, H, W, C]`.
@@ -35,7 +37,9 @@ def normalize(images: jax.Array, statistics: str) -> jax.Array:
     >>> normalize(jnp.full((1, 1, 1, 3), 255), "symmetric").tolist()
     [[[[1.0, 1.0, 1.0]]]]
     """
-    table = choose(STATISTICS, statistics, "normalize")
+    table = statistics
+    if isinstance(statistics, str):
+        table = choose(STATISTICS, statistics, "normalize")
     mean, std = (jnp.asarray(row, jnp.float32)[None, None, None] for row in table)
     if mean.size not in (1, images.shape[-1]):
         raise ConfigError(
@@ -48,7 +52,9 @@ def normalize(images: jax.Array, statistics: str) -> jax.Array:
 def resize(images: jax.Array, size: int) -> jax.Array:
     """Scales images to `size` by `size` pixels.
 
-    Bilinear without antialiasing, equivalent to `tf.image.resize`.
+    Bilinear without antialiasing, equivalent to `tf.image.resize`. Meant to enlarge: in
+    training, images that are larger than `size` or not square were scaled and cropped
+    when they were decoded (`data.pictures.fit`).
 
     Args:
         images: `[B, H, W, C]`, uint8 or float.

@@ -1,0 +1,66 @@
+"""Available memory, in file trees laid out as Linux does (man 5 proc, cgroups(7))."""
+
+from pathlib import Path
+
+import pytest
+
+from vgg_jax import memory
+
+MEMINFO = "MemTotal: 16000 kB\nMemFree: 100 kB\nMemAvailable: 8000 kB\n"
+V1 = {"memory.limit_in_bytes": "3000000", "memory.usage_in_bytes": "1500000"}
+V2 = {"memory.max": "4000000", "memory.current": "1500000"}
+
+
+def tree(root, files):
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+def group(path, files, cached):
+    files = files | {"memory.stat": f"anon 7\n{cached} 500000\n"}
+    return {f"sys/fs/cgroup/{path}/{name}": text for name, text in files.items()}
+
+
+# By hand: limit - usage + what is cached and given up first.
+@pytest.mark.parametrize(
+    "files, expected",
+    [
+        ({}, 8_192_000),
+        ({"proc/self/cgroup": "0::/job\n"}, 8_192_000),
+        (
+            {"proc/self/cgroup": "0::/job/step\n"} | group("job", V2, "inactive_file"),
+            3_000_000,  # the limit of a parent
+        ),
+        (
+            {"proc/self/cgroup": "4:cpu:/job\n3:memory:/job\n"}
+            | group("memory/job", V1, "total_inactive_file"),
+            2_000_000,
+        ),
+        (
+            {"proc/self/cgroup": "0::/job\n"}
+            | group("job", V2 | {"memory.max": "max"}, "inactive_file"),
+            8_192_000,
+        ),
+        (
+            {"proc/self/cgroup": "0::/job\n"}
+            | group("job", V2 | {"memory.max": "9000000000"}, "inactive_file"),
+            8_192_000,
+        ),
+    ],
+    ids=["no groups", "no limit", "version 2", "version 1", "max", "a high limit"],
+)
+def test_the_least_limit_counts(files, expected, tmp_path):
+    root = tree(tmp_path, {"proc/meminfo": MEMINFO} | files)
+    assert memory.available(root) == expected
+
+
+def test_elsewhere_it_is_unknown(tmp_path):
+    assert memory.available(tmp_path) is None
+
+
+@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="Linux")
+def test_this_machine():
+    assert 2**20 < memory.available() < 2**50

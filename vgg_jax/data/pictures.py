@@ -1,0 +1,73 @@
+"""One picture of any kind: its pixels as 8 bits per channel, at one size."""
+
+import warnings
+
+import numpy as np
+import PIL.Image
+
+_SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")  # Pillow's modes of grey pictures
+_BITS_PER_SAMPLE = 258  # TIFF tag
+_TRANSPARENT = ("RGBA", "LA", "PA", "La", "RGBa")
+
+
+def accept_large() -> None:
+    """Silences Pillow's warning of pictures of more than 89 million pixels.
+
+    Those of more than twice as many stay an error of `PIL.Image.open`.
+    """
+    warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
+
+
+def eight_bits(picture: PIL.Image.Image) -> PIL.Image.Image:
+    """Returns a picture whose values are from 0 to 255; grey of 16 bits is scaled.
+
+    65,535, or the largest value of a TIFF of fewer bits, becomes 255. Pillow's own
+    `convert` would clip: everything above 255 would be white.
+
+    Raises:
+        ValueError: what is white is not defined: numbers of 32 bits, signed or float.
+    """
+    if picture.mode in _SIXTEEN_BITS:
+        bits = getattr(picture, "tag_v2", {}).get(_BITS_PER_SAMPLE, (16,))[0]
+    elif picture.mode == "I" and picture.format == "PPM":  # scaled to 16 bits by Pillow
+        bits = 16
+    elif picture.mode in ("I", "F"):
+        raise ValueError(
+            f"its values are {'floats' if picture.mode == 'F' else 'signed or 32 bits'}"
+            ", which of them is white is not defined; save it with 8 or 16 bits"
+        )
+    else:
+        return picture
+    values = np.asarray(picture, np.float64)
+    return PIL.Image.fromarray(np.rint(values * (255 / (2**bits - 1))).astype(np.uint8))
+
+
+def is_transparent(picture: PIL.Image.Image) -> bool:
+    """Returns whether some pixels may let the background through."""
+    return picture.mode in _TRANSPARENT or "transparency" in picture.info
+
+
+def rgb(picture: PIL.Image.Image) -> PIL.Image.Image:
+    """Returns a picture in RGB; where it is transparent, on white.
+
+    Raises:
+        ValueError: there is no conversion; see `eight_bits`.
+    """
+    picture = eight_bits(picture)
+    if not is_transparent(picture):
+        return picture.convert("RGB")
+    picture = picture.convert("RGBA")
+    white = PIL.Image.new("RGBA", picture.size, "white")
+    return PIL.Image.alpha_composite(white, picture).convert("RGB")
+
+
+def fit(picture: PIL.Image.Image, size: int) -> PIL.Image.Image:
+    """Scales the smaller side to `size` pixels, then cuts out the centre square.
+
+    Bilinear, and antialiased where that makes it smaller.
+    """
+    scale = size / min(picture.size)
+    wide, high = (max(size, round(side * scale)) for side in picture.size)
+    picture = picture.resize((wide, high), PIL.Image.Resampling.BILINEAR)
+    left, top = (wide - size) // 2, (high - size) // 2
+    return picture.crop((left, top, left + size, top + size))

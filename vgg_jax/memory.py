@@ -1,0 +1,60 @@
+"""How much memory this process may still take."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+_ROOT = Path("/")
+
+
+def available(root: Path = _ROOT) -> int | None:
+    """Returns the bytes of memory that can be had without swapping, or None.
+
+    On Linux: `MemAvailable` of `/proc/meminfo`, or what the process's control groups
+    (a container, a batch system) leave of their limits, whichever is least. Elsewhere
+    the answer is None: unknown.
+
+    Args:
+        root: where `proc` and `sys` are mounted.
+    """
+    try:
+        lines = (root / "proc/meminfo").read_text().splitlines()
+        (kilobytes,) = (x.split()[1] for x in lines if x.startswith("MemAvailable:"))
+    except (OSError, ValueError):
+        return None
+    return min([1024 * int(kilobytes), *_left_by_groups(root)])
+
+
+def _left_by_groups(root: Path) -> Iterator[int]:
+    """Yields what each control group with a limit leaves of it.
+
+    Cached files count as used in a group, and are given up first: what the kernel calls
+    inactive is added.
+    """
+    for group in _groups(root):
+        for limit_file, usage_file, cached in (
+            ("memory.max", "memory.current", "inactive_file"),  # version 2
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        ):
+            try:
+                limit = int((group / limit_file).read_text())
+                used = int((group / usage_file).read_text())
+                rows = (group / "memory.stat").read_text().splitlines()
+            except (OSError, ValueError):  # absent, or the limit is "max"
+                continue
+            statistics = dict(row.split() for row in rows)
+            yield max(0, limit - used + int(statistics.get(cached, 0)))
+
+
+def _groups(root: Path) -> Iterator[Path]:
+    """Yields the directories of this process's memory groups and of their parents."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        mount = root / "sys/fs/cgroup" / ("memory" if controllers else "")
+        inner = Path(path.lstrip("/"))
+        yield from (mount / part for part in (inner, *inner.parents))
