@@ -3,13 +3,16 @@
 JAX is strict here: no dtype is promoted and no array broadcast unless the code says so.
 """
 
+import json
 import os
 import signal
 import tempfile
 
 import jax
+import pytest
 
 from vgg_jax import backend
+from vgg_jax.runs import manifest
 
 
 def pytest_configure(config):
@@ -22,3 +25,16 @@ def pytest_configure(config):
     jax.config.update("jax_numpy_rank_promotion", "raise")
     # A shell's background job, and so what it starts, ignores Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def rewrite_record():
+    """A function that changes what a checkpoint's record says, by its own sums."""
+
+    def rewrite(workdir, number, **changes):
+        saved = workdir / "checkpoints" / str(number)
+        file = saved / "record" / "metadata"
+        file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+        manifest.write(saved)
+
+    return rewrite

@@ -1,7 +1,8 @@
 """Errors that a user can mend; a command prints them without a traceback."""
 
+import contextlib
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, overload
 
 
@@ -29,10 +30,31 @@ class ConfigError(UserError, ValueError):
     exit_code = 2
 
 
+@contextlib.contextmanager
+def system_errors(where: object = "") -> Iterator[None]:
+    """Turns what the operating system refuses into a `RunError`.
+
+    A disk may be full or read-only, too many files may be open, memory may be short.
+
+    Args:
+        where: what is worked on, for an error that names no file.
+    """
+    try:
+        yield
+    except (OSError, MemoryError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or "out of memory"
+        file = getattr(error, "filename", None) or where
+        raise RunError(
+            f"{file}{': ' if file else ''}{reason}. What was saved stays: mend it and "
+            "run the same command again"
+        ) from error
+
+
 def guarded(call: Callable[..., Any], *arguments: Any) -> None:
     """Calls a command line's main; a user's error is one line and its exit code."""
     try:
-        call(*arguments)
+        with system_errors():
+            call(*arguments)
     except UserError as error:
         print(f"{error.label}: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -1,24 +1,36 @@
-"""Checkpoints: Orbax, asynchronous and atomic, checked for damage when read."""
+"""Checkpoints: Orbax, asynchronous, atomic and durable, checked when read."""
 
+import contextlib
 import logging
-import zlib
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from orbax.checkpoint import checkpoint_managers as managers
 
+from vgg_jax import files
 from vgg_jax.errors import RunError
-from vgg_jax.runs import old_checkpoints
+from vgg_jax.runs import checkpoint_reader, checkpoint_record, durable
+from vgg_jax.runs.checkpoint_record import Damaged, Record
 
 State = TypeVar("State")  # a pytree with `params`, `step` and `epochs`
+_REMOVED = ".removed"  # how the name of a checkpoint ends that is being removed
+_DAMAGED = "damaged"  # directory beside that of the checkpoints
 
 
 class NotFinite(RunError):
     """The state to save holds NaN or infinity."""
+
+
+class _Manager(ocp.CheckpointManager):
+    """Orbax's manager, which does not read metrics itself: damaged ones would raise."""
+
+    def metrics(self, step: int) -> None:
+        """Returns nothing; `Checkpoints.record` has them."""
+        del step
 
 
 class Checkpoints:
@@ -27,53 +39,85 @@ class Checkpoints:
     They are numbered by updates made plus epochs finished, so that the states before
     and after the validation that ends an epoch have numbers of their own.
 
-    A checkpoint appears under its number once it is complete; a crash or a full disk
-    leaves the earlier ones as they were.
+    A checkpoint appears under its number once it is complete, and an older one goes
+    when the disk has it; a crash, a full disk and a power cut leave the earlier ones as
+    they were.
 
     Args:
         directory: created if missing.
         monitor: key of the metric that decides which is best; "loss" is best when
             low, everything else when high. Ties go to the later one.
+        facts: "config", "data" and "environment" of `Record`, kept with each one.
+        before: files that must be on the disk before a checkpoint is.
     """
 
-    def __init__(self, directory: Path, *, monitor: str = "accuracy") -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        monitor: str = "accuracy",
+        facts: Mapping[str, Any] | None = None,
+        before: Sequence[Path] = (),
+    ) -> None:
         self.directory = Path(directory).absolute()
-        self._monitor = monitor
-        keep = managers.AnyPreservationPolicy(
-            [
-                managers.LatestN(2),
-                managers.BestN(
-                    get_metric_fn=self._quality,
-                    n=1,
-                    keep_checkpoints_without_metrics=False,
-                ),
-            ]
-        )
-        self._manager = ocp.CheckpointManager(
+        self._monitor, self._facts = monitor, dict(facts or {})
+        self._manager = _Manager(
             self.directory,
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=keep,
-                best_fn=self._quality,  # without one, Orbax drops the metrics
+                temporary_path_class=durable.commit(before, then=self._remove_older),
                 cleanup_tmp_directories=True,
             ),
         )
-        self._best_quality = max((q for q, _ in self._ranked()), default=-np.inf)
+        for path in self.directory.glob(f"*{_REMOVED}"):
+            shutil.rmtree(path, ignore_errors=True)
+        ranked = []
+        for number in checkpoint_record.numbers(self.directory):
+            with contextlib.suppress(Damaged):  # told when one is restored
+                ranked += self._ranked(number)
+        self._best_quality, self._best = max(ranked, default=(-np.inf, None))
 
-    def _ranked(self) -> list[tuple[float, int]]:
-        """Returns quality and number of every complete checkpoint with metrics."""
-        metrics = {n: self._manager.metrics(n) for n in self._manager.all_steps()}
-        return [(self._quality(m), n) for n, m in metrics.items() if m]
+    def _ranked(self, number: int) -> list[tuple[float, int]]:
+        """Returns quality and number of a checkpoint, if it has metrics."""
+        metrics = self.record(number).metrics
+        return [(self._quality(metrics), number)] if metrics else []
 
-    def _quality(self, metrics: dict[str, float]) -> float:
+    def _quality(self, metrics: Mapping[str, float]) -> float:
         value = metrics[self._monitor]
+        if not np.isfinite(value):
+            return -np.inf
         return -value if self._monitor == "loss" else value
 
-    def save(self, state: Any, metrics: dict[str, float] | None = None) -> bool:
+    def _remove_older(self) -> None:
+        """Removes all but the last two and the best, each by one rename first.
+
+        So that a kill leaves none of them in part under its number.
+        """
+        numbers = checkpoint_record.numbers(self.directory)
+        for number in set(numbers) - {*numbers[-2:], self._best}:
+            path = self.directory / str(number)
+            with contextlib.suppress(OSError):  # it is removed at another time
+                shutil.rmtree(path.rename(path.with_name(path.name + _REMOVED)))
+
+    def record(self, number: int) -> Record:
+        """Returns what is known of a checkpoint.
+
+        Raises:
+            Damaged, OSError: as `checkpoint_record.read`.
+        """
+        return checkpoint_record.read(self.directory / str(number))
+
+    def save(
+        self,
+        state: Any,
+        metrics: Mapping[str, float] | None = None,
+        seconds: float = 0.0,
+    ) -> bool:
         """Starts saving a copy of `state`; returns before it is on disk.
 
         Args:
             state: numpy or JAX arrays.
             metrics: of the validation split; only such a checkpoint can be the best.
+            seconds: spent so far on an epoch that is not finished.
 
         Returns:
             Whether it is the best so far.
@@ -85,18 +129,25 @@ class Checkpoints:
         state = jax.tree.map(lambda a: np.array(a, copy=True), jax.device_get(state))
         if not all(np.isfinite(a).all() for a in jax.tree.leaves(state.params)):
             raise NotFinite(f"the weights after step {state.step} are not finite")
-        arguments = ocp.args.Composite(
-            state=ocp.args.StandardSave(state),
-            crc=ocp.args.JsonSave({"crc32": _crc(state)}),
+        record = Record(
+            crc32=checkpoint_reader.crc32(state),
+            metrics=metrics and {key: float(x) for key, x in metrics.items()},
+            seconds=seconds,
+            **self._facts,
         )
-        self._guard(
-            lambda: self._manager.save(
-                number(state), args=arguments, metrics=metrics, force=True
-            )
-        )
+        parts: dict[str, Any] = {
+            "state": ocp.args.StandardSave(state),
+            checkpoint_record.ITEM: ocp.args.JsonSave(record._asdict()),
+        }
+        self.wait()  # what removes older ones must not see this one's rank yet
         quality = self._quality(metrics) if metrics else -np.inf
         best = metrics is not None and quality >= self._best_quality
-        self._best_quality = max(self._best_quality, quality)
+        if best:
+            self._best_quality, self._best = quality, number(state)
+        arguments = ocp.args.Composite(**parts)
+        self._guard(
+            lambda: self._manager.save(number(state), args=arguments, force=True)
+        )
         return best
 
     def wait(self) -> None:
@@ -110,68 +161,55 @@ class Checkpoints:
             good = self.latest()
             raise RunError(
                 f"a checkpoint could not be written to {self.directory}: "
-                f"{_reason(error)}; the last good one is "
+                f"{checkpoint_reader.reason(error)}; the last good one is "
                 f"{'none' if good is None else good}; make room or mend the directory "
                 "and run the same command again"
             ) from error
 
     def latest(self) -> int | None:
         """Returns the newest complete checkpoint, or None."""
-        return latest(self.directory)
+        return checkpoint_record.latest(self.directory)
 
     def best(self) -> int | None:
-        """Returns the best complete checkpoint by the monitored metric, or None."""
-        self.wait()
-        return max(self._ranked(), default=(None, None))[1]
-
-    def restore(self, number: int, like: State) -> State:
-        """Reads a checkpoint into the structure and types of `like`.
+        """Returns the best complete checkpoint by the monitored metric, or None.
 
         Raises:
-            RunError: it is damaged, or not of this structure.
+            Damaged: the metrics of one are, so that nobody knows which is best.
         """
-        empty = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), like)
-        try:
-            old = old_checkpoints.has_frozen_kernel(self.directory / str(number))
-            saved = old_checkpoints.to_old(empty) if old else empty
-            read: Any = self._manager.restore(
-                number,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardRestore(saved), crc=ocp.args.JsonRestore()
-                ),
-            )
-        except Exception as error:
-            raise RunError(
-                f"checkpoint {number} cannot be read: {_reason(error)}"
-            ) from error
-        if _crc(read.state) != read.crc["crc32"]:
-            raise RunError(f"checkpoint {number} is damaged: its CRC-32 is wrong")
-        return jax.device_put(old_checkpoints.to_new(read.state) if old else read.state)
+        self.wait()
+        numbers = checkpoint_record.numbers(self.directory)
+        ranked = [pair for number in numbers for pair in self._ranked(number)]
+        return max(ranked, default=(None, None))[1]
+
+    def restore(self, number: int, like: State) -> State:
+        """Returns a checkpoint's state; see `checkpoint_reader.restore`."""
+        return checkpoint_reader.restore(self.directory / str(number), like)
 
     def restore_latest(
         self, like: State, report: Callable[[str], None] = logging.warning
     ) -> State | None:
-        """Returns the newest checkpoint that can be read, or None if there is none.
+        """Returns the newest checkpoint that is whole, or None if there is none.
 
         Damaged ones are moved to `damaged/` beside the checkpoints, and reported.
 
         Raises:
-            RunError: there are checkpoints, and none can be read.
+            RunError: there are checkpoints and none is whole; or one that is whole
+                cannot be read.
         """
         return self._restore_first(self.latest, like, report)
 
     def restore_best(
         self, like: State, report: Callable[[str], None] = logging.warning
     ) -> State | None:
-        """Returns the best checkpoint that can be read; else as `restore_latest`."""
+        """Returns the best checkpoint that is whole; else as `restore_latest`."""
         return self._restore_first(self.best, like, report)
 
     def _restore_first(self, choose, like, report):
-        problems = []
+        problems = self._set_aside_unranked()
         while (step := choose()) is not None:
             try:
                 state = self.restore(step, like)
-            except RunError as error:
+            except Damaged as error:
                 problems.append(str(error))
                 self._set_aside(step)
             else:
@@ -180,43 +218,40 @@ class Checkpoints:
                 return state
         if problems:
             raise RunError(
-                f"no checkpoint in {self.directory} can be read: {'; '.join(problems)}"
+                f"no checkpoint in {self.directory} is whole: {'; '.join(problems)}"
                 ". They were moved to damaged/; the same command starts again without."
             )
         return None
 
-    def _set_aside(self, step):
-        damaged = self.directory.parent / "damaged"
-        damaged.mkdir(exist_ok=True)
-        number = sum(1 for _ in damaged.iterdir())
-        (self.directory / str(step)).rename(damaged / f"{step}-{number}")
+    def _set_aside_unranked(self) -> list[str]:
+        """Sets those aside of which nobody knows whether they are the best."""
+        problems = []
+        for number in checkpoint_record.numbers(self.directory):
+            try:
+                self.record(number)
+            except Damaged as error:
+                problems.append(str(error))
+                self._set_aside(number)
+        return problems
+
+    def _set_aside(self, number):
+        damaged = self.directory.parent / _DAMAGED
+        files.set_aside(self.directory / str(number), damaged)
         self._manager.reload()
 
     def close(self) -> None:
-        """Waits for what is being saved and lets go of the directory."""
-        self._manager.close()
+        """Waits for what is being saved and lets go of the directory.
 
-
-def _reason(error: Exception) -> str:
-    """Returns an error of Orbax on one line; the cause ends a long one."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= 160 else "..." + text[-160:]
+        Raises:
+            RunError: it could not be saved.
+        """
+        try:
+            self.wait()
+        finally:
+            with contextlib.suppress(Exception):  # `wait` has told it
+                self._manager.close()
 
 
 def number(state: Any) -> int:
     """Returns the number under which the checkpoint of a state is kept."""
     return int(state.step) + int(state.epochs)
-
-
-def latest(directory: Path) -> int | None:
-    """Returns the newest complete checkpoint of a directory, or None."""
-    numbers = [int(p.name) for p in directory.glob("*") if p.name.isdigit()]
-    return max(numbers, default=None)
-
-
-def _crc(state) -> int:
-    """CRC-32 over all arrays of a pytree, in order."""
-    crc = 0
-    for array in jax.tree.leaves(state):
-        crc = zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data, crc)
-    return crc

@@ -1,10 +1,16 @@
 """What a report shows besides numbers: predictions, pictures, filters."""
 
+import io
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
+
+from vgg_jax.errors import RunError
+from vgg_jax.files import write_atomically
 
 FILE = "gallery.npz"
 _MISTAKES = 24  # pictures kept
@@ -75,15 +81,26 @@ def stretch(images: np.ndarray) -> np.ndarray:
 
 def save(workdir: Path, gallery: Gallery) -> None:
     """Writes the gallery of a run by one rename."""
-    part = workdir / f"{FILE}.part"
-    with open(part, "wb") as file:
-        np.savez_compressed(file, **gallery._asdict())
-    part.replace(workdir / FILE)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **gallery._asdict())
+    write_atomically(workdir / FILE, buffer.getvalue())
 
 
 def load(workdir: Path) -> Gallery | None:
-    """Returns the gallery of a finished run, or None where there is none yet."""
-    if not (workdir / FILE).exists():
+    """Returns the gallery of a finished run, or None where there is none yet.
+
+    Raises:
+        RunError: its file is damaged.
+    """
+    file = workdir / FILE
+    try:
+        # Read first, as `np.load` leaves a damaged file open. Zip members carry a CRC.
+        with np.load(io.BytesIO(file.read_bytes())) as arrays:
+            return Gallery(**arrays)
+    except FileNotFoundError:
         return None
-    with np.load(workdir / FILE) as arrays:
-        return Gallery(**arrays)
+    except (ValueError, KeyError, TypeError, EOFError, BadZipFile, zlib.error) as error:
+        raise RunError(
+            f"{file} is damaged ({error}): remove it, and the page is made without its "
+            "pictures"
+        ) from error

@@ -1,11 +1,14 @@
 """A run read back from its workdir."""
 
-import json
 from pathlib import Path
+from typing import Any
 
 from vgg_jax.errors import RunError
 from vgg_jax.renamed import modern
-from vgg_jax.runs import metric_log
+from vgg_jax.runs import checked_json, metric_log
+from vgg_jax.runs.workdir import CONFIG
+
+RESULT = "result.json"
 
 
 class RunRecord:
@@ -18,22 +21,20 @@ class RunRecord:
         result: contents of `result.json`; None before the end.
 
     Raises:
-        RunError: there is no run in the directory.
+        RunError: there is no run in the directory, or a file of it is damaged.
     """
 
     def __init__(self, workdir: Path) -> None:
         self.workdir = workdir
-        try:
-            text = (workdir / "config.json").read_text()
-        except FileNotFoundError as error:
+        config = _read(workdir / CONFIG)
+        if config is None:
             raise RunError(
-                f"{workdir} holds no run (no config.json): name the workdir of a run"
-            ) from error
-        self.config = modern(json.loads(text))
+                f"{workdir} holds no run (no {CONFIG}): name the workdir of a run"
+            )
+        self.config = modern(config)
         rows = metric_log.read(workdir)
         self.epochs = [row for row in rows if row["kind"] == "epoch"]
-        file = workdir / "result.json"
-        self.result = json.loads(file.read_text()) if file.exists() else None
+        self.result = _read(workdir / RESULT, since="classes")
 
     @property
     def test_accuracy(self) -> float:
@@ -45,6 +46,24 @@ class RunRecord:
         if not self.result:
             raise RunError(f"{self.workdir} is not finished: run its command again")
         return self.result["test"]["accuracy"]
+
+    @property
+    def trained(self) -> bool:
+        """Whether its last epoch is behind it, tested or not."""
+        epochs = self.epochs[-1]["epoch"] if self.epochs else 0
+        return self.result is not None or epochs >= self.config["epochs"]
+
+    @property
+    def best_validation(self) -> float | None:
+        """Best top-1 accuracy on the validation split, in [0, 1]; None without one.
+
+        Raises:
+            RunError: rows of its epochs are damaged or missing.
+        """
+        last = self.epochs[-1]["epoch"] if self.epochs else 0
+        if lost := metric_log.loss(self.workdir, last):
+            raise RunError(f"{lost} Remove {self.workdir} to train and rank it again.")
+        return max(self.column("val_accuracy")[1], default=None)
 
     @property
     def name(self) -> str:
@@ -63,3 +82,16 @@ class RunRecord:
         at, rate = self.column("learning_rate")
         pairs = zip(at, rate, rate[1:], strict=False)
         return [epoch + 0.5 for epoch, old, new in pairs if new < old]
+
+
+def _read(file: Path, since: str = "") -> dict[str, Any] | None:
+    """Returns the contents of a file of a run; None if there is none."""
+    try:
+        return checked_json.loads(file.read_bytes(), since)
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise RunError(
+            f"{file} is damaged ({error}): run the command that trained it again, "
+            "which writes it anew"
+        ) from error

@@ -1,11 +1,23 @@
-"""Stopping a run from outside: SIGINT and SIGTERM."""
+"""Stopping a run from outside: SIGINT, SIGTERM and, when the terminal goes, SIGHUP."""
 
 import signal
 import time
 
+from vgg_jax.errors import RunError
+
+
+class Stopped(RunError):
+    """A signal ended the run; its state is saved."""
+
+    label = "stopped"
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal
+
 
 class Interrupt:
-    """Notes the first SIGINT or SIGTERM.
+    """Notes the first SIGINT, SIGTERM or SIGHUP; ignored ones (`nohup`) stay so.
 
     A second signal, at least one second later, has its default effect. An earlier one
     is the same wish: a service manager signals every process of a group, and a parent
@@ -15,7 +27,7 @@ class Interrupt:
     wherever the work can stop. `signal` is the number of the signal, or 0.
     """
 
-    _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def __init__(self) -> None:
         self.signal = 0
@@ -25,7 +37,9 @@ class Interrupt:
         return self.signal != 0
 
     def __enter__(self) -> "Interrupt":
-        self._old = {s: signal.signal(s, self._note) for s in self._SIGNALS}
+        ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        heard = [s for s in self._SIGNALS if not (s == signal.SIGHUP and ignored)]
+        self._old = {s: signal.signal(s, self._note) for s in heard}
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,8 +1,9 @@
 """The run: train, validate, keep checkpoints, test once at the end."""
 
-import json
 import time
 from collections import deque
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,33 +11,29 @@ import numpy as np
 from ml_collections import ConfigDict
 from rich.console import Console
 
+from vgg_jax import files
 from vgg_jax.data import batches
-from vgg_jax.errors import RunError
+from vgg_jax.errors import RunError, system_errors
 from vgg_jax.files import write_atomically
-from vgg_jax.runs import report
+from vgg_jax.runs import checked_json, metric_log, report
 from vgg_jax.runs.checkpoint import NotFinite, number
+from vgg_jax.runs.run_record import RESULT, RunRecord
 from vgg_jax.runs.workdir import claim
-from vgg_jax.training import progress, step
-from vgg_jax.training.config import resolve
+from vgg_jax.training import idle, progress, step
+from vgg_jax.training.config import Config, resolve
 from vgg_jax.training.final_evaluation import final_evaluation
+from vgg_jax.training.interrupt import Stopped
 from vgg_jax.training.session import Session, opened
 from vgg_jax.training.step import TrainState
 
 _IN_FLIGHT = 1  # steps dispatched ahead of the one whose metrics are read
 
 
-class Stopped(RunError):
-    """SIGINT or SIGTERM ended the run; its state is saved."""
-
-    label = "stopped"
-
-    def __init__(self, message: str, signal: int) -> None:
-        super().__init__(message)
-        self.exit_code = 128 + signal
-
-
 def train(
-    config: ConfigDict, workdir: str | Path, console: Console | None = None
+    config: ConfigDict,
+    workdir: str | Path,
+    console: Console | None = None,
+    test: bool = True,
 ) -> dict[str, Any]:
     """Trains, or resumes, or finds finished, the run of a config in its workdir.
 
@@ -44,9 +41,11 @@ def train(
         config: as a file of `configs/` returns it.
         workdir: directory of the run; created if missing.
         console: where progress goes; the terminal by default.
+        test: whether to read the test split at the end. Without it the run is trained
+            and saved, and the same call with it tests the run later.
 
     Returns:
-        The contents of `<workdir>/result.json`.
+        The contents of `<workdir>/result.json`; without `test`, nothing: {}.
 
     Raises:
         ConfigError: a value in the config is wrong, or the workdir is another run's.
@@ -57,41 +56,83 @@ def train(
     >>> from configs import quickstart
     >>> config = quickstart.get_config()
     >>> config.update_from_flattened_dict({
-    ...     "epochs": 1, "schedule.warmup_epochs": 0.0, "batch_size": 16,
-    ...     "model.variant": "conv3-8 | conv3-8 |", "data.train": "train[:64]"})
+    ...     "epochs": 1, "batch_size": 16, "model.variant": "conv3-8 | conv3-8 |",
+    ...     "data.train": "train[:64]"})
     >>> with tempfile.TemporaryDirectory() as directory:
     ...     result = train(config, directory, Console(quiet=True))
     >>> result["test"]["count"]
     1000
     """
     console, workdir = console or Console(), Path(workdir)
+    say = partial(progress.say, console)
     resolved = resolve(config)
-    with claim(workdir, dict(resolved.fields)):
-        file = workdir / "result.json"
-        if file.exists():
-            progress.say(console, f"{workdir} is finished; its result:")
-            result = json.loads(file.read_text())
-        else:
+    fields = dict(resolved.fields)
+    nothing = idle.idle_fields(fields)
+    with system_errors(workdir), claim(workdir, fields, say, nothing):
+        result = _known_result(workdir, resolved.epochs, say)
+        if not test:
+            _train_only(resolved, workdir, console)
+            return {}
+        if result is None:
             with opened(resolved, workdir, console) as (session, state):
                 result = final_evaluation(session, _fit(session, state))
                 if result is None:
                     raise _stopped(session, "before the test")
-                write_atomically(file, json.dumps(result, indent=2) + "\n")
-                report.write(workdir)
+                text = checked_json.dumps(result, indent=2)
+                write_atomically(workdir / RESULT, text + "\n")
+        else:
+            say(f"{workdir} is finished; its result:")
         progress.show_result(console, result)
-        progress.say(console, f"report: {workdir / report.FILE}")
+        _show_report(workdir, say)
         return result
+
+
+def _known_result(
+    workdir: Path, epochs: int, say: Callable[[str], None]
+) -> dict[str, Any] | None:
+    """Returns the result of a finished run; None if it is not, or must test again."""
+    file = workdir / RESULT
+    try:
+        result = checked_json.loads(file.read_bytes(), since="classes")
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        files.set_aside(file, workdir / "damaged")
+        say(f"{file} is damaged ({error}): moved to damaged/; the run is tested again")
+        return None
+    if lost := metric_log.loss(workdir, epochs):
+        say(lost)
+    return result
+
+
+def _show_report(workdir: Path, say: Callable[[str], None]) -> None:
+    """Says where the page of a finished run is; makes it where a kill prevented it."""
+    page = workdir / report.FILE
+    try:
+        if not page.exists():
+            report.write(workdir)
+        say(f"report: {page}")
+    except (OSError, RunError) as error:
+        say(f"{page} could not be made ({error}); vgg report --workdir={workdir}")
+
+
+def _train_only(config: Config, workdir: Path, console: Console) -> None:
+    """Trains to the last epoch, unless that is behind it, and says how good it is."""
+    if not (workdir / "config.json").exists() or not RunRecord(workdir).trained:
+        with opened(config, workdir, console) as (session, state):
+            _fit(session, state)
+    best = RunRecord(workdir).best_validation
+    said = "" if best is None else f"; best validation top-1 {100 * best:.2f}%"
+    progress.say(console, f"{workdir} is trained{said}")
 
 
 def _fit(session: Session, state: TrainState) -> TrainState:
     """Trains to the last epoch; returns the final state, saved."""
     try:
         while state.epochs < session.config.epochs and not session.stop():
-            start = time.monotonic()
-            seen = float(state.sums.count)  # of this epoch, before a stop
             state = _train_epoch(session, state)
             if not session.stop():
-                state = _end_epoch(session, state, seen, start)
+                state = _end_epoch(session, state)
         session.checkpoints.wait()
         if session.stop() and session.checkpoints.latest() != number(state):
             session.save(state)
@@ -157,12 +198,9 @@ def _read(session: Session, epoch: int, pending: deque, leave: int) -> None:
             session.metric_log.write("step", {"step": updates, **metrics})
 
 
-def _end_epoch(
-    session: Session, state: TrainState, seen: float, start: float
-) -> TrainState:
+def _end_epoch(session: Session, state: TrainState) -> TrainState:
     """Validates, drops the rate, logs, saves; nothing of it if a signal comes."""
-    seconds = time.monotonic() - start
-    images = float(state.sums.count) - seen
+    training_seconds = session.epoch_seconds()
     values = {f"train_{k}": v for k, v in state.sums.means().items()}
     validation = None
     if session.dataset.validation is not None:
@@ -177,11 +215,12 @@ def _end_epoch(
         "epoch": int(state.epochs) + 1,
         "learning_rate": float(rate),
         **values,
-        "images_per_second": images / max(seconds, 1e-9),
-        "seconds": time.monotonic() - start,
+        "images_per_second": float(state.sums.count) / max(training_seconds, 1e-9),
+        "seconds": session.epoch_seconds(),
     }
     state = step.end_epoch(session.recipe, state, values)
     session.metric_log.write("epoch", row)
     best = session.save(state, validation and validation._asdict())
     session.display.row(row, best=best)
+    session.epoch_began = time.monotonic()
     return state

@@ -8,12 +8,14 @@ from pathlib import Path
 import jax
 from rich.console import Console
 
+from vgg_jax.data.description import description
 from vgg_jax.errors import ConfigError, RunError, choose
 from vgg_jax.evaluation.exact import Evaluation, evaluate
 from vgg_jax.evaluation.views import VIEWS
-from vgg_jax.runs.checkpoint import Checkpoints, latest
+from vgg_jax.runs.checkpoint import Checkpoints
+from vgg_jax.runs.checkpoint_record import latest
 from vgg_jax.runs.run_record import RunRecord
-from vgg_jax.runs.workdir import claim
+from vgg_jax.runs.workdir import check_data, claim
 from vgg_jax.training import progress, step
 from vgg_jax.training.config import Config, build
 from vgg_jax.training.session import prepare
@@ -60,6 +62,7 @@ def score(
     find = _checked(workdir, config, split, views, checkpoint)
     with claim(workdir, dict(config.fields)):
         dataset, recipe, _ = prepare(config, report=partial(progress.say, console))
+        check_data(workdir, description(dataset, recipe.augment.measured))
         init = partial(
             step.init,
             recipe,
@@ -71,8 +74,9 @@ def score(
     evaluations = {}
     with progress.Display(console, epochs=1, steps_per_epoch=1) as display:
         for count in views:
+            _, eval_step = step.compiled(recipe._replace(views=count))
             evaluation = evaluate(
-                jax.jit(partial(step.eval_step, recipe._replace(views=count))),
+                eval_step,
                 state.variables,
                 images,
                 batch_size=config.eval_batch_size,

@@ -12,20 +12,24 @@ import jax
 import numpy as np
 from rich.console import Console
 
+from vgg_jax import backend
 from vgg_jax.data import batches, datasets
+from vgg_jax.data.description import description
 from vgg_jax.data.streaming import Streamed
-from vgg_jax.errors import ConfigError
+from vgg_jax.errors import ConfigError, RunError
 from vgg_jax.evaluation.exact import Evaluation, evaluate
 from vgg_jax.nn import whitening
-from vgg_jax.runs import trackers
-from vgg_jax.runs.checkpoint import Checkpoints
+from vgg_jax.runs import metric_log, trackers
+from vgg_jax.runs.checkpoint import Checkpoints, number
 from vgg_jax.runs.metric_log import MetricLog
-from vgg_jax.runs.workdir import flatten, write_config
-from vgg_jax.training import progress, step
+from vgg_jax.runs.workdir import CHECKPOINTS, check_data, flatten, write_config
+from vgg_jax.training import budget, progress, step
 from vgg_jax.training.config import Config
-from vgg_jax.training.interrupt import Interrupt
+from vgg_jax.training.interrupt import Interrupt, Stopped
 from vgg_jax.training.profile import Profile
 from vgg_jax.training.recipe import build
+
+_WHITENED = 250  # images normalised at once for the whitening layer
 
 
 @dataclasses.dataclass
@@ -42,12 +46,10 @@ class Session:
     display: progress.Display
     stop: Interrupt
     profile: Profile
+    epoch_began: float  # as `time.monotonic` counts, what earlier starts spent included
 
     def __post_init__(self) -> None:
-        self.train_step = jax.jit(
-            partial(step.train_step, self.recipe), donate_argnums=0
-        )
-        self.eval_step = jax.jit(partial(step.eval_step, self.recipe))
+        self.train_step, self.eval_step = step.compiled(self.recipe)
         self.saved_at = time.monotonic()
 
     def evaluate(self, name: str, variables: Any) -> Evaluation | None:
@@ -65,8 +67,14 @@ class Session:
     def save(self, state: step.TrainState, metrics: Mapping | None = None) -> bool:
         """Starts a checkpoint; returns whether it is the best so far."""
         self.saved_at = time.monotonic()
-        monitored = {k: metrics[k] for k in ("loss", "accuracy")} if metrics else None
+        if metrics is None:
+            return self.checkpoints.save(state, seconds=self.epoch_seconds())
+        monitored = {key: metrics[key] for key in ("loss", "accuracy")}
         return self.checkpoints.save(state, monitored)
+
+    def epoch_seconds(self) -> float:
+        """Returns the seconds spent on this epoch so far, by all starts of the run."""
+        return time.monotonic() - self.epoch_began
 
 
 def prepare(
@@ -89,12 +97,59 @@ def _first_state(
     state = jax.jit(init)()
     if not config.model.whiten:
         return state
-    images, _ = train.take(np.arange(min(whitening.IMAGES, len(train))))
-    images = jax.jit(recipe.augment.evaluate)(images)
+    first = np.arange(min(whitening.IMAGES, len(train)))
+    chunks = [first[i : i + _WHITENED] for i in range(0, len(first), _WHITENED)]
+    evaluate = jax.jit(recipe.augment.evaluate)
+    shown = (evaluate(images) for images, _ in train.batches(chunks))
     try:
-        return state.replace(params=whitening.set_first(state.params, images))
+        return state.replace(params=whitening.set_first(state.params, shown))
     except ConfigError as error:
         raise ConfigError(f"model.{error}") from error
+
+
+def _checkpoints(config: Config, workdir: Path, data: Mapping[str, Any]) -> Checkpoints:
+    facts = {
+        "config": dict(config.fields),
+        "data": data,
+        "environment": backend.environment(),
+    }
+    return Checkpoints(
+        workdir / CHECKPOINTS,
+        monitor=config.checkpoint.monitor,
+        facts=facts,
+        before=[workdir / metric_log.FILE],
+    )
+
+
+def _metric_log(
+    config: Config,
+    workdir: Path,
+    state: step.TrainState,
+    say: Callable[[str], None],
+) -> MetricLog:
+    fields = flatten(dict(config.fields))
+    return MetricLog(
+        workdir,
+        step=int(state.step),
+        epochs=int(state.epochs),
+        tracker=trackers.opened(config.log.tracker, workdir, fields),
+        report=say,
+    )
+
+
+def _close_checkpoints(checkpoints: Checkpoints, kind: type | None, *_: object) -> None:
+    """Closes them on the way out; another error that is under way comes first."""
+    try:
+        checkpoints.close()
+    except RunError:
+        if kind is None:
+            raise
+
+
+def _close(log: MetricLog, kind: type | None, *_: object) -> None:
+    """Closes the log on the way out; `kind` is that of the exception, if any."""
+    stopped = kind is not None and issubclass(kind, (Stopped, KeyboardInterrupt))
+    log.close("stopped" if stopped else "failed" if kind else "finished")
 
 
 @contextlib.contextmanager
@@ -109,27 +164,20 @@ def opened(
         console: where progress goes.
     """
     say = partial(progress.say, console)
+    budget.check(config)
     dataset, recipe, steps = prepare(config, report=say)
+    data = description(dataset, recipe.augment.measured)
+    check_data(workdir, data)
+    budget.check(config, recipe.model.num_classes, dataset.train.image_shape)
     state = _first_state(config, recipe, dataset.train)
     write_config(workdir, dict(config.fields))
     progress.show_start(console, config, workdir, dataset, state.params)
-    checkpoints = Checkpoints(
-        workdir / "checkpoints", monitor=config.checkpoint.monitor
-    )
-    resumed = checkpoints.restore_latest(state, report=say)
-    if resumed is not None:
-        state = resumed
-        say(f"resuming after step {state.step:,}; epochs finished: {state.epochs}")
     with contextlib.ExitStack() as stack:
-        stack.callback(checkpoints.close)
-        fields = flatten(dict(config.fields))
-        metric_log = MetricLog(
-            workdir,
-            step=int(state.step),
-            epochs=int(state.epochs),
-            tracker=trackers.opened(config.log.tracker, workdir, fields),
-        )
-        stack.callback(metric_log.close)
+        checkpoints = _checkpoints(config, workdir, data)
+        stack.push(partial(_close_checkpoints, checkpoints))
+        state, spent = _resumed(checkpoints, state, say)
+        log = _metric_log(config, workdir, state, say)
+        stack.push(partial(_close, log))
         profile = Profile(workdir / "profile", config.profile)
         stack.callback(profile.close)
         display = progress.Display(console, epochs=config.epochs, steps_per_epoch=steps)
@@ -141,10 +189,22 @@ def opened(
                 recipe=recipe,
                 steps_per_epoch=steps,
                 checkpoints=checkpoints,
-                metric_log=metric_log,
+                metric_log=log,
                 display=stack.enter_context(display),
                 stop=stack.enter_context(Interrupt()),
                 profile=profile,
+                epoch_began=time.monotonic() - spent,
             ),
             state,
         )
+
+
+def _resumed(
+    checkpoints: Checkpoints, state: step.TrainState, say: Callable[[str], None]
+) -> tuple[step.TrainState, float]:
+    """Returns the last state saved, or this one; and the seconds spent on its epoch."""
+    saved = checkpoints.restore_latest(state, report=say)
+    if saved is None:
+        return state, 0.0
+    say(f"resuming after step {saved.step:,}; epochs finished: {saved.epochs}")
+    return saved, checkpoints.record(number(saved)).seconds
