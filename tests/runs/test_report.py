@@ -1,10 +1,12 @@
 """The page of a run: complete, self-contained, also before the end."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,8 +26,8 @@ def run_command(*arguments):
 CLASSES = ("cat", "dog", "frog")
 
 
-def make_run(path, *, finished=True, lr=0.1, epochs=5):
-    """A workdir as a run leaves it."""
+def make_run(path, *, finished=True, lr=0.1, epochs=5, classes=CLASSES):
+    """A workdir as a run of three classes leaves it."""
     path.mkdir()
     config = {
         "seed": 0,
@@ -60,9 +62,10 @@ def make_run(path, *, finished=True, lr=0.1, epochs=5):
                 "accuracy": 0.8125,
                 "top5": 1.0,
                 "loss": 0.5,
-                "per_class": dict.fromkeys(CLASSES, 0.8),
+                "per_class": dict.fromkeys(classes, 0.8),
                 "confusion": [[8, 1, 1], [1, 8, 1], [1, 1, 8]],
             },
+            "classes": list(classes),
             "checkpoint": "best",
             "epoch": epochs,
             "step": 50,
@@ -80,21 +83,28 @@ class Checker(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.open, self.links, self.tags = [], [], []
+        self.open, self.links, self.tags, self.text = [], [], [], ""
         self.feed(text)
         assert not self.open
 
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
-        for key, value in attributes:
-            if key in ("src", "href", "xlink:href"):
-                self.links.append(value)
+        self.look_at(attributes)
         if tag not in self.VOID:
             self.open.append(tag)
 
     def handle_startendtag(self, tag, attributes):
         self.tags.append(tag)
-        self.links += [v for k, v in attributes if k in ("src", "href", "xlink:href")]
+        self.look_at(attributes)
+
+    def look_at(self, attributes):
+        for key, value in attributes:
+            assert not key.startswith("on")
+            if key in ("src", "href", "xlink:href"):
+                self.links.append(value)
+
+    def handle_data(self, data):
+        self.text += data
 
     def handle_endtag(self, tag):
         if tag not in self.VOID:
@@ -154,23 +164,19 @@ def test_calibration_error_by_hand():
 
 
 def test_the_figures_take_the_colour_of_the_page():
-    text = figures.bars({"a": 0.5}, title="t", x="x")
+    text = figures.bars(["a"], [0.5], title="t", x="x")
     assert "currentColor" in text and "#010203" not in text
 
 
-# Titles itself: figures drawn and pictures shown.
-LOOK = """<script>document.title = [
-  [...document.querySelectorAll('svg')].filter(
-    s => s.getBoundingClientRect().height > 50).length,
-  [...document.querySelectorAll('img')].filter(i => i.naturalWidth > 0).length,
-]</script>"""
+HOSTILE = (
+    "<img src=x onerror=\"document.title='ran'\">",
+    "\" onload=document.title='ran' '",
+    r"$\foo$ $x_{$ {{ 7 * 7 }} {% x %} -->" + "long" * 50,
+)
 
 
-@pytest.mark.skipif(not shutil.which("chromium"), reason="needs Debian's chromium")
-@pytest.mark.parametrize("runs, drawn, pictures", [(1, 7, 4 + 4 + 1), (2, 4, 0)])
-def test_in_a_browser(tmp_path, runs, drawn, pictures):
-    """Loads offline in headless Chromium: all is drawn, nothing on the console."""
-    workdirs = [make_run(tmp_path / f"run{i}", lr=0.1 + i) for i in range(runs)]
+def with_gallery(workdir):
+    """Adds four samples, four filters and one mistake: a dog taken for a cat."""
     pixels = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8)
     shown = gallery.Gallery(
         samples=pixels,
@@ -181,7 +187,127 @@ def test_in_a_browser(tmp_path, runs, drawn, pictures):
         mistakes=np.array([1]),
         pictures=pixels[:1],
     )
-    gallery.save(workdirs[0], shown)
+    gallery.save(workdir, shown)
+    return workdir
+
+
+def test_hostile_names_are_text(tmp_path):
+    """Of classes and of workdirs, in the page, its figures and its attributes."""
+    runs = [with_gallery(make_run(tmp_path / n, classes=HOSTILE)) for n in HOSTILE]
+    page = Checker(report.write(runs[0]).read_text())
+    for name in HOSTILE:  # a bar, two ticks of the confusion matrix
+        assert page.text.count(figures.shorten(name)) >= 3
+    assert HOSTILE[0] in page.text
+    page = Checker(comparison.page([RunRecord(run) for run in runs]))
+    assert {"img", "script"}.isdisjoint(page.tags)
+    for name in HOSTILE:  # four legends
+        assert page.text.count(figures.shorten(name)) >= 4
+        figure = figures.bars(["a"], [0.5], title=name, x=name)
+        assert "img" not in Checker(figure).tags
+
+
+@pytest.mark.parametrize("name", ["_underscore", "\u732b \U0001f408", "_", "%s {x} \\"])
+def test_a_name_of_any_script_is_drawn_as_it_is(name):
+    line = [1, 2], [0.5, 0.1]
+    legend = figures.curves({name: line, "b": line}, title=name, x="x", y="y")
+    bars = figures.bars([name], [0.5], title="t", x="x")
+    assert Checker(legend).text.count(name) == 2 and name in Checker(bars).text
+
+
+def test_a_long_name_keeps_its_ends_and_the_figure_its_width():
+    """The viewBox of 300 letters is about that of 33."""
+    width = lambda name: float(
+        re.search(
+            r'viewBox="0 0 ([\d.]+)', figures.bars([name], [0.5], title="", x="")
+        )[1]
+    )
+    assert figures.shorten("x" * 300 + "end").endswith("xend")
+    assert width("x" * 300) == pytest.approx(width("x" * 33), rel=0.01)
+
+
+def test_labels_of_a_logarithmic_axis_are_numbers():
+    line = {"lr": ([1, 2], [0.1, 0.001])}
+    text = figures.curves(line, title="t", x="x", y="y", log=True)
+    assert "1e\N{MINUS SIGN}02" in Checker(text).text and "$" not in text
+
+
+def test_a_workdir_of_bytes_that_are_no_text(tmp_path):
+    run = make_run(tmp_path / os.fsdecode(b"run\xff"))
+    other = make_run(tmp_path / "other", lr=0.2)
+    assert "<h1>run?</h1>" in report.write(run).read_text()
+    text = comparison.page([RunRecord(run), RunRecord(other)])
+    assert "run?" in Checker(text).text and text.encode("utf-8")
+
+
+def test_runs_of_one_name_are_told_apart(tmp_path):
+    for folder in "ab":
+        (tmp_path / folder).mkdir()
+    runs = [make_run(tmp_path / folder / "run") for folder in "ab"]
+    text = Checker(comparison.page([RunRecord(run) for run in runs])).text
+    assert all(str(run) in text for run in runs)
+
+
+def drawn_names(text):
+    """Class names of the confusion matrix, from its two axes."""
+    figure = text[text.index('aria-label="confusion matrix"') :]
+    return re.findall(r">(cat|dog|frog|\d)</text>", figure[: figure.index("</svg>")])
+
+
+@pytest.mark.parametrize("absent, older", [(0, "0 dog frog"), (1, "cat 1 frog")])
+def test_an_absent_class_shifts_no_name(absent, older, tmp_path):
+    """Row and column i are class i; an older result.json names the present ones only.
+
+    The mistake of `with_gallery` is a dog taken for a cat.
+    """
+    workdir = with_gallery(make_run(tmp_path / "run"))
+    result = json.loads((workdir / "result.json").read_text())
+    result["test"]["confusion"][absent] = [0, 0, 0]
+    del result["test"]["per_class"][CLASSES[absent]]
+    for names in (CLASSES, older.split()):
+        (workdir / "result.json").write_text(json.dumps(result))
+        text = report.write(workdir).read_text()
+        axes = [name for name in drawn_names(text) if name in names]
+        assert axes == [*names, *names]
+        caption = re.search(r"<figure>.*?<b>(\w+)</b>.*?is (\w+)", text, re.S)
+        assert caption.groups() == (names[0], names[1])
+        result.pop("classes", None)
+
+
+def test_the_names_in_the_results_kept_here():
+    """Of every version so far; CIFAR-10's as the sample's own file has them."""
+    root = Path(__file__).resolve().parents[2]
+    labels = root / "data/cifar10_sample/1.0.0/label.labels.txt"
+    names = labels.read_text().split()
+    files = sorted((root / "results").rglob("result.json"))
+    assert files
+    for file in files:
+        result = json.loads(file.read_text())
+        known = {*result["test"]["per_class"]}
+        got = report.class_names(result)
+        assert got == [n if n in known else str(i) for i, n in enumerate(names)]
+
+
+# Titles itself: figures drawn, pictures shown, whether the page is wider than a phone.
+LOOK = """<script>document.title = [
+  [...document.querySelectorAll('svg')].filter(
+    s => s.getBoundingClientRect().height > 50).length,
+  [...document.querySelectorAll('img')].filter(i => i.naturalWidth > 0).length,
+  document.documentElement.scrollWidth > innerWidth,
+]</script>"""
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="needs Debian's chromium")
+@pytest.mark.parametrize("runs, drawn, pictures", [(1, 7, 4 + 4 + 1), (2, 4, 0)])
+def test_in_a_browser(tmp_path, runs, drawn, pictures):
+    """Loads offline in headless Chromium: all is drawn, nothing on the console.
+
+    Nor does any of the hostile names run, which would change the title.
+    """
+    workdirs = [
+        make_run(tmp_path / HOSTILE[2 - i], lr=0.1 + i, classes=HOSTILE)
+        for i in range(runs)
+    ]
+    with_gallery(workdirs[0])
     path = report.write(workdirs[0])
     if runs > 1:
         path.write_text(comparison.page([RunRecord(workdir) for workdir in workdirs]))
@@ -195,6 +321,7 @@ def test_in_a_browser(tmp_path, runs, drawn, pictures):
             "chromium",
             *flags.split(),
             "--host-resolver-rules=MAP * ~NOTFOUND",
+            "--window-size=390,900",
             f"--user-data-dir={tmp_path / 'profile'}",
             path.as_uri(),
         ],
@@ -203,5 +330,5 @@ def test_in_a_browser(tmp_path, runs, drawn, pictures):
         timeout=60,
     )
     title = re.search(r"<title>(.*?)</title>", done.stdout)[1]
-    assert title == f"{drawn},{pictures}"
+    assert title == f"{drawn},{pictures},false"
     assert "CONSOLE" not in done.stderr

@@ -1,7 +1,12 @@
-"""The report's figures, as SVG that takes its colours from the page around it."""
+"""The report's figures, as SVG that takes its colours from the page around it.
 
+Text is drawn as it is, `$` and `_` included, and escaped for the page.
+"""
+
+import html
 import io
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,17 +14,19 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogFormatter, MaxNLocator
 
 # Okabe & Ito's palette: told apart by the colour-blind, visible on white and on black.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 STYLES = ("-", "--", ":", "-.")
+_LONGEST = 32  # characters of a name
 _INK = "#010203"  # stands for the page's text colour
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "vgg_jax",  # the same figure is the same text
     "font.family": "sans-serif",
     "font.size": 11,
+    "text.parse_math": False,  # a class may be called $x$
     "text.color": _INK,
     "axes.edgecolor": _INK,
     "axes.labelcolor": _INK,
@@ -34,16 +41,31 @@ _STYLE: dict[Any, Any] = {
 }
 
 
+def shorten(name: str) -> str:
+    """Returns a name that fits beside a figure: both ends of a very long one.
+
+    >>> shorten("cat"), shorten("lr=0.1,model.width=0.5,schedule.name=constant,seed=0")
+    ('cat', 'lr=0.1,model.wid…=constant,seed=0')
+    """
+    name = name.encode("utf-8", "replace").decode("utf-8")  # a path may be no text
+    if len(name) <= _LONGEST:
+        return name
+    return f"{name[: _LONGEST // 2]}…{name[-_LONGEST // 2 :]}"
+
+
 def _svg(figure: Figure, title: str) -> str:
     """Returns the figure as an inline `<svg>` with an accessible name."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, bbox_inches="tight",
-                   metadata={"Date": None})  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # the browser's fonts have it
+        figure.savefig(buffer, format="svg", transparent=True, bbox_inches="tight",
+                       metadata={"Date": None})  # fmt: skip
     text = buffer.getvalue()
     text = text[text.index("<svg") :].replace(_INK, "currentColor")
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
-    return text.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
+    label = html.escape(title)
+    return text.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
 
 
 def _axes(width: float = 6.4, height: float = 3.6) -> tuple[Figure, Axes]:
@@ -73,37 +95,46 @@ def curves(
     """
     with matplotlib.rc_context(_STYLE):
         figure, axes = _axes()
+        legend = []
         for i, (name, (at, values)) in enumerate(series.items()):
-            axes.plot(
+            (line,) = axes.plot(
                 at,
                 values,
                 STYLES[i // len(COLOURS) % len(STYLES)],
                 color=COLOURS[i % len(COLOURS)],
                 marker="o" if len(at) <= 60 else None,
                 markersize=3,
-                label=name if len(at) else None,
             )
+            if len(at):
+                legend.append((line, shorten(name)))
         for i, mark in enumerate(marks):
-            label = "learning rate drops" if i == 0 else None
-            axes.axvline(mark, color=_INK, alpha=0.6, linewidth=1, ls=":", label=label)
-        axes.set(xlabel=x, ylabel=y, yscale="log" if log else "linear")
+            line = axes.axvline(mark, color=_INK, alpha=0.6, linewidth=1, ls=":")
+            if i == 0:
+                legend.append((line, "learning rate drops"))
+        axes.set(xlabel=x, ylabel=y)
+        if log:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(LogFormatter())
+            axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_title(title, loc="left", fontsize=12)
         if from_zero:
             top = max(max(values) for _, values in series.values())
             axes.set_ylim(0, 1.1 * top)
         if len(series) > 1 or marks:
-            axes.legend()
+            axes.legend(*zip(*legend, strict=True))  # "_x" is a name like others
         return _svg(figure, title)
 
 
-def bars(values: Mapping[str, float], *, title: str, x: str) -> str:
+def bars(names: Sequence[str], values: Sequence[float], *, title: str, x: str) -> str:
     """Returns horizontal bars of shares, shown in per cent."""
     with matplotlib.rc_context(_STYLE):
         figure, axes = _axes(height=0.6 + 0.3 * len(values))
-        names, numbers = list(values), [100 * v for v in values.values()]
-        drawn = axes.barh(names, numbers, color=COLOURS[0])
+        drawn = axes.barh(
+            range(len(names)), [100 * v for v in values], color=COLOURS[0]
+        )
         axes.bar_label(drawn, fmt="%.1f", padding=3)
+        axes.set_yticks(range(len(names)), [shorten(name) for name in names])
         axes.set(xlabel=x, xlim=(0, 108))
         axes.invert_yaxis()
         axes.set_title(title, loc="left", fontsize=12)
@@ -118,6 +149,7 @@ def confusion(matrix: np.ndarray, names: Sequence[str]) -> str:
         matrix: int `[K, K]`, counts by true and predicted class.
         names: of the classes.
     """
+    names = [shorten(name) for name in names]
     share = 100 * matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     with matplotlib.rc_context({**_STYLE, "axes.grid": False}):
         figure, axes = _axes(6.4, 5.6)

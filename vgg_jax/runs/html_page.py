@@ -1,55 +1,39 @@
-"""HTML pages that hold everything they show."""
+"""HTML pages that hold everything they show, from the templates beside this file.
+
+Jinja escapes every value, so no name of a class, a run or a field is read as HTML. The
+figures, which escape their own text, are the one exception.
+"""
 
 import base64
-import html
 import io
-from collections.abc import Iterable, Sequence
 from pathlib import Path
-from string import Template
+from typing import Any
 
+import jinja2
 import numpy as np
 import PIL.Image
 
-_TEMPLATE = Path(__file__).parent / "page.html"
 
-
-def document(title: str, body: Iterable[str]) -> str:
+def render(template: str, **values: Any) -> str:
     """Returns a whole page, good on a phone and in dark mode.
 
     Args:
-        title: plain text.
-        body: parts of HTML.
+        template: name of a file in `templates`.
+        **values: what its names stand for; "title" is every page's.
     """
-    template = Template(_TEMPLATE.read_text())
-    return template.substitute(title=html.escape(title), body="\n".join(body))
+    text = _ENVIRONMENT.get_template(template).render(values)
+    return text.encode("utf-8", "replace").decode("utf-8")  # a path may be no text
 
 
-def table(heads: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
-    """Returns a table, without a head row where all of `heads` are empty.
-
-    >>> table(["", ""], [("lr", 0.1)])
-    '<div class="scroll"><table><tr><td>lr</td><td>0.1</td></tr></table></div>'
-    """
-    head = "".join(f"<th>{html.escape(str(cell))}</th>" for cell in heads)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>"
-        for row in rows
-    )
-    top = f"<tr>{head}</tr>" if any(heads) else ""
-    return f'<div class="scroll"><table>{top}{body}</table></div>'
-
-
-def image(pixels: np.ndarray, name: str) -> str:
-    """Returns a picture that the page itself holds.
+def png(pixels: np.ndarray) -> str:
+    """Returns a picture as a `data:` address, which the page itself holds.
 
     Args:
         pixels: uint8 `[H, W, C]`, with 1 or 3 channels.
-        name: what it shows, for those who cannot see it.
     """
     buffer = io.BytesIO()
     PIL.Image.fromarray(pixels.squeeze()).save(buffer, "PNG")
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img src="data:image/png;base64,{data}" alt="{html.escape(name)}">'
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def duration(seconds: float) -> str:
@@ -61,3 +45,13 @@ def duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s"
+
+
+_ENVIRONMENT = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_ENVIRONMENT.filters |= {"png": png}

@@ -1,5 +1,7 @@
 """The end of a run: the test split, read once, and what is kept of it."""
 
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -8,12 +10,13 @@ import numpy as np
 
 from vgg_jax import backend
 from vgg_jax.data import batches
+from vgg_jax.data.description import description
 from vgg_jax.errors import RunError
 from vgg_jax.evaluation import metrics
 from vgg_jax.evaluation.exact import Evaluation
 from vgg_jax.runs import gallery, metric_log
 from vgg_jax.training.session import Session
-from vgg_jax.training.step import TrainState
+from vgg_jax.training.step import TrainState, network_input
 
 _SAMPLES = 32  # augmented training images kept for the report
 
@@ -53,12 +56,20 @@ def final_evaluation(session: Session, state: TrainState) -> dict[str, Any] | No
             "per_class": metrics.per_class(confusion, session.dataset.classes),
             "confusion": confusion.tolist(),
         },
+        "classes": list(session.dataset.classes),
         "checkpoint": session.config.test_with,
         "epoch": int(state.epochs),
         "step": int(state.step),
         "seconds": sum(row["seconds"] for row in rows if row["kind"] == "epoch"),
         "environment": backend.environment(),
+        "data": description(session.dataset, session.recipe.augment.measured),
+        "set_aside": _set_aside(session.workdir),
     }
+
+
+def _set_aside(workdir: Path) -> list[str]:
+    """Returns what was damaged and is not in the run any more; [] as a rule."""
+    return sorted(path.name for path in (workdir / "damaged").glob("*"))
 
 
 def _keep_gallery(session: Session, state: TrainState, test: Evaluation) -> None:
@@ -73,24 +84,19 @@ def _keep_gallery(session: Session, state: TrainState, test: Evaluation) -> None
 
 
 def _samples(session: Session) -> np.ndarray:
-    """Returns the first images of the first epoch, augmented as in its first step."""
-    train, seed = session.dataset.train, session.config.seed
-    batch = next(
+    """Returns the first images that the first update showed to the network."""
+    config = session.config
+    first_batch = next(
         batches.training(
-            train,
-            seed=seed,
-            batch_size=min(_SAMPLES, len(train)),
+            session.dataset.train,
+            seed=config.seed,
+            batch_size=config.batch_size,
             epoch=0,
             start=0,
-            remainder="drop",
+            remainder=config.remainder,
         )
     )
-    key = jax.random.key(seed)
-    images = session.recipe.augment.train(
-        batch.images,
-        key=jax.random.fold_in(key, 0),
-        run_key=key,
-        index=batch.index,
-        epoch=batch.epoch,
+    images, _ = jax.jit(partial(network_input, session.recipe))(
+        first_batch, seed=jnp.uint32(config.seed), step=jnp.int32(0)
     )
-    return np.asarray(images)
+    return np.asarray(images[:_SAMPLES])

@@ -7,53 +7,24 @@ from typing import Any
 
 import jax
 import numpy as np
+from rich.cells import cell_len
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
 
 from vgg_jax import backend
 from vgg_jax.data.datasets import Dataset
+from vgg_jax.training.columns import GAP, duration, epoch_lines, fitting, percent
 from vgg_jax.training.config import Config
 
 _LOG_SECONDS = 15.0  # between plain lines
 _REFRESH_SECONDS = 0.1  # between updates of the bar
 _SMOOTHING = 0.9  # of the rate, loss and accuracy shown
 _CLASS_BAR = 30  # characters of a full bar in the table of classes
-
-# Epoch table: heading, width, how a row's value is shown.
-_COLUMNS = (
-    ("epoch", 7, lambda r: f"{r['epoch']}/{r['epochs']}"),
-    ("lr", 8, lambda r: f"{r['learning_rate']:.2g}"),
-    ("train loss", 10, lambda r: f"{r['train_loss']:.4f}"),
-    ("acc", 6, lambda r: percent(r["train_accuracy"])),
-    ("val loss", 9, lambda r: f"{r['val_loss']:.4f}" if "val_loss" in r else "-"),
-    ("acc", 6, lambda r: percent(r["val_accuracy"]) if "val_loss" in r else "-"),
-    ("images/s", 8, lambda r: f"{r['images_per_second']:,.0f}"),
-    ("time", 8, lambda r: duration(r["seconds"])),
-)
-
-
-def percent(share: float) -> str:
-    """Returns a share as text.
-
-    >>> percent(0.5)
-    '50.0%'
-    """
-    return f"{100 * share:.1f}%"
-
-
-def duration(seconds: float) -> str:
-    """Returns a duration as text; `?` when it cannot be known.
-
-    >>> [duration(s) for s in (7, 185, 7_620, 356_400, float("inf"))]
-    ['7s', '3m05s', '2h07m', '4d03h', '?']
-    """
-    if not np.isfinite(seconds):
-        return "?"
-    seconds = max(0, round(seconds))
-    for unit, small, size, part in (("d", "h", 86400, 3600), ("h", "m", 3600, 60)):
-        if seconds >= size:
-            return f"{seconds // size}{unit}{seconds % size // part:02d}{small}"
-    return f"{seconds // 60}m{seconds % 60:02d}s" if seconds >= 60 else f"{seconds}s"
+_NAME = 24  # characters of a class name in that table
+_BAR, _LEAST_BAR = 24, 6  # characters of the live bar
 
 
 class Display:
@@ -81,25 +52,17 @@ class Display:
         self._rate = 0.0  # images/s, smoothed
         self._means: dict[str, float] = {}
         self._last_shown = self._last_step = -np.inf
-        self._header_shown = False
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[text]}"),
-            console=console,
-            transient=True,
-            auto_refresh=False,
-        )
-        self._task = self._bar.add_task("", total=1, text="")
+        self._headings = ""  # shown last
+        self._live = Live(console=console, transient=True, auto_refresh=False)
 
     def __enter__(self) -> "Display":
         if self._console.is_terminal:
-            self._bar.start()
+            self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._console.is_terminal:
-            self._bar.stop()
+            self._live.stop()
 
     def say(self, text: str, style: str | None = None) -> None:
         """Prints a line that stays, above the bar."""
@@ -108,7 +71,7 @@ class Display:
     def status(self, text: str) -> None:
         """Shows what is going on before the first step; later, nothing."""
         if not self._rate:
-            self._show(text, 0, 1, "")
+            self._show(text, 0, 1, {})
 
     def train(self, epoch: int, step: int, images: int, metrics: Mapping) -> None:
         """Shows a finished training step.
@@ -127,24 +90,27 @@ class Display:
         accuracy = self._smooth("accuracy", metrics["accuracy"])
         seconds = images / self._rate if self._rate else np.nan
         left = (self._epochs - epoch) * self._steps + self._steps - step
-        text = (
-            f"{step}/{self._steps}  loss {loss:.3f}  acc {percent(accuracy)}  "
-            f"lr {metrics['learning_rate']:.2g}  {self._rate:,.0f} img/s  "
-            f"{duration(left * seconds)} left"
-        )
-        self._show(f"epoch {epoch}/{self._epochs}", step, self._steps, text)
+        parts = {  # how spare each is on a narrow terminal (`columns.fitting`)
+            f"{step}/{self._steps}": 1,
+            f"loss {loss:.3f}": 3,
+            f"acc {percent(accuracy)}": 2,
+            f"lr {metrics['learning_rate']:.2g}": 7,
+            f"{self._rate:,.0f} img/s": 6,
+            f"{duration(left * seconds)} left": 4,
+        }
+        self._show(f"epoch {epoch}/{self._epochs}", step, self._steps, parts)
 
     def evaluate(self, what: str, count: int, total: int) -> None:
         """Shows that `count` of `total` images of the split `what` are evaluated."""
         self._last_step = -np.inf  # the next step's time is not a training time
-        self._show(what, count, total, f"{count:,}/{total:,} images")
+        self._show(what, count, total, {f"{count:,}/{total:,} images": 1})
 
     def _smooth(self, key, value):
         old = self._means.get(key, float(value))
         self._means[key] = _SMOOTHING * old + (1 - _SMOOTHING) * float(value)
         return self._means[key]
 
-    def _show(self, what, count, total, text):
+    def _show(self, what, count, total, parts):
         live = self._console.is_terminal
         wait = _REFRESH_SECONDS if live else _LOG_SECONDS
         now = self._clock()
@@ -152,22 +118,35 @@ class Display:
             return
         self._last_shown = now
         if live:
-            self._bar.update(
-                self._task, description=what, completed=count, total=total, text=text
-            )
-            self._bar.refresh()
+            self._live.update(self._line(what, count, total, parts), refresh=True)
         else:
-            self.say(f"{what}  {text}".strip())
+            self.say("  ".join([what, *parts]))
+
+    def _line(self, what, count, total, parts):
+        """One line with a bar, or as much of it as the terminal has room for."""
+        room, texts = self._console.width, [what, "", *parts]
+        widths = [len(text) for text in texts]
+        widths[1] = _LEAST_BAR
+        sizes = list(zip(widths, [0, 5, *parts.values()], strict=True))
+        kept = fitting(sizes, room)
+        used = sum(widths[i] for i in kept) + GAP * (len(kept) - 1)
+        width = min(_BAR, _LEAST_BAR + room - used)
+        bar = ProgressBar(total=total, completed=count, width=width)
+        line = Table.grid(padding=(0, GAP))
+        for _ in kept:
+            line.add_column(no_wrap=True)
+        line.add_row(*(texts[i] or bar for i in kept))
+        return line
 
     def row(self, row: Mapping, best: bool) -> None:
         """Shows an epoch as a row; `best` marks the best validation so far."""
-        if not self._header_shown:
-            heads = "  ".join(f"{name:>{width}}" for name, width, _ in _COLUMNS)
-            self.say(heads, style="bold")
-            self._header_shown = True
-        shown = {**row, "epochs": self._epochs}
-        cells = (f"{value(shown):>{width}}" for _, width, value in _COLUMNS)
-        self.say("  ".join(cells) + ("  best" if best else ""))
+        room = self._console.width if self._console.is_terminal else np.inf
+        shown = {**row, "epochs": self._epochs, "best": best}
+        headings, line = epoch_lines(shown, room)
+        if headings != self._headings:  # the first row, or another width
+            self.say(headings, style="bold")
+            self._headings = headings
+        self.say(line)
 
 
 def say(console: Console, text: str, style: str | None = None) -> None:
@@ -210,7 +189,12 @@ def show_result(console: Console, result: Mapping) -> None:
         f"{result['checkpoint']} weights (epoch {result['epoch']})",
         style="bold green",
     )
-    width = max(map(len, test["per_class"]), default=0)
+    width = min(_NAME, max(map(cell_len, test["per_class"]), default=0))
+    room = console.width - width - 12 if console.is_terminal else _CLASS_BAR
+    full = max(0, min(_CLASS_BAR, room))
     for name, accuracy in test["per_class"].items():
-        bar = "█" * round(_CLASS_BAR * accuracy)
-        say(console, f"  {name:>{width}}  {percent(accuracy):>6}  {bar}")
+        cut = Text(name)
+        cut.truncate(width, overflow="ellipsis")
+        cut.align("right", width)
+        bar = "█" * round(full * accuracy)
+        say(console, f"  {cut}  {percent(accuracy):>6}  {bar}")
