@@ -21,7 +21,8 @@ from rich.console import Console
 
 from vgg_jax import backend
 from vgg_jax.errors import choose, guarded
-from vgg_jax.runs.launcher import Launcher, devices
+from vgg_jax.runs import devices
+from vgg_jax.runs.launcher import Launcher
 from vgg_jax.training.score import score
 
 _HELD_OUT = {
@@ -62,7 +63,9 @@ def main():
     parts = {_ALL: ("nothing", {})}
     for name in options.without.split(","):
         parts[name] = choose(WITHOUT, name, "--without")
-    launcher = Launcher(options.config, options.workdir, devices(options.devices))
+    launcher = Launcher(
+        options.config, options.workdir, devices.chosen(options.devices)
+    )
     seeds = range(options.seeds)
     jobs = [
         _job(launcher, name, text, fields, seed)

@@ -2,32 +2,39 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from vgg_jax.cli import command as command_line
+from vgg_jax.cli import settings_check
 from vgg_jax.cli import sweep as sweep_command
 from vgg_jax.errors import ConfigError, RunError
-from vgg_jax.runs import launcher, sweep, sweep_grid
+from vgg_jax.runs import devices, launcher, sweep, sweep_grid
 from vgg_jax.runs.optuna_search import search
+from vgg_jax.runs.run_record import RunRecord
 from vgg_jax.runs.sweep_grid import Range
+from vgg_jax.runs.workdir import claim
 
 TINY = ["--config.epochs=1", "--config.data.train=train[:128]",
-        "--config.schedule.warmup_epochs=0.0",
         "--config.model.variant=conv3-8 | conv3-8 |",
         "--config.data.validation=train[128:192]",
         "--config.data.test=test[:64]"]  # fmt: skip
 
 
 def command(workdir, *arguments):
+    given = {argument.partition("=")[0] for argument in arguments}
+    tiny = [setting for setting in TINY if setting.partition("=")[0] not in given]
     return [
         *(sys.executable, "-m", "vgg_jax", "sweep", "--config=configs/quickstart.py"),
-        *(*TINY, f"--workdir={workdir}", *arguments),
+        *(*tiny, f"--workdir={workdir}", *arguments),
     ]
 
 
@@ -50,15 +57,58 @@ def test_the_grid_is_the_product():
     assert settings[-1] == {"lr": "0.3", "model.hidden": "(9,)"}
 
 
+def names(grid, seed=0):
+    return [sweep_grid.run_name(s, grid, seed) for s in sweep_grid.settings(grid)]
+
+
 def test_a_workdir_is_named_by_what_varies():
     grid = sweep_grid.parse(["--config.lr=0.1,0.3", "--config.epochs=2"])
-    assert sweep_grid.run_name({"lr": "0.3", "epochs": "2"}, grid, 1) == "lr=0.3,seed=1"
+    assert names(grid, seed=1) == ["lr=0.1,seed=1", "lr=0.3,seed=1"]
 
 
-@pytest.mark.parametrize("wrong", ["--lr=3", "--config.lr", "--config.seed=1,2"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["--config.data.train=train[:50%],train"],
+        ["--config.model.variant=conv3-8 | conv3-8 |,conv3-8 * conv3-8 *,D"],
+        ["--config.data.data_dir=a/b,a_b,a\\b"],  # told apart though all become a_b
+        [f"--config.model.field_{i}={'x' * i},{'[' * i}" for i in range(1, 9)],
+    ],
+)
+def test_names_are_safe_and_distinct(settings):
+    found = names(sweep_grid.parse(settings))
+    assert len(set(found)) == len(found)
+    assert all(re.fullmatch(r"[A-Za-z0-9._=,+-]{1,200}", name) for name in found)
+
+
+def test_a_name_of_forty_fields_is_short_and_told_apart():
+    grid = {f"model.field_{i}": ["1", "2"] for i in range(40)}
+    found = [
+        sweep_grid.run_name(dict.fromkeys(grid, "1") | changed, grid, seed)
+        for changed in ({}, {"model.field_39": "2"})
+        for seed in (0, 1)
+    ]
+    assert len(set(found)) == 4
+    assert max(len(name.encode()) for name in found) == 200
+    assert found[0].endswith(",seed=0")
+
+
+def test_a_directory_of_the_older_version_keeps_its_name(tmp_path):
+    grid = sweep_grid.parse(["--config.model.hidden=(8,8),(9,)"])
+    made = sweep.Sweep(launcher.Launcher("", tmp_path), grid, seeds=1)
+    (tmp_path / "model.hidden=(8,8),seed=0").mkdir()
+    found = [made.name(setting, 0) for setting in sweep_grid.settings(grid)]
+    assert found == ["model.hidden=(8,8),seed=0", "model.hidden=_9,_,seed=0"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [["--lr=3"], ["--config.lr"], ["--config.seed=1,2"], ["--config.lr=0.1..inf"],
+     ["--config.lr=nan..1"], ["--config.lr=1", "--config.lr=2"]],
+)  # fmt: skip
 def test_a_wrong_setting_is_told(wrong):
     with pytest.raises(ConfigError):
-        sweep_grid.parse([wrong])
+        sweep_grid.parse(wrong)
 
 
 @pytest.mark.parametrize("wrong", [["--seeds=0"], ["--trials=-1"], ["--seeds=-2"]])
@@ -79,10 +129,15 @@ def test_a_config_that_is_not_there_begins_no_run(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_wrong_field_begins_no_second_run(tmp_path):
-    done = run(tmp_path, "--config.lrr=1,2")
-    assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert done.stdout.count("run lrr=") == 1
+def test_a_second_sweep_of_a_directory_is_told(tmp_path, monkeypatch):
+    """It would take the trials that the first has under way for dead ones."""
+    monkeypatch.setattr(settings_check, "check", lambda *_, **__: None)
+    monkeypatch.setattr(launcher, "_TRAIN", ("false",))
+    with claim(tmp_path, {}), pytest.raises(RunError, match="in use"):
+        run_command("--config=configs/quickstart.py", f"--workdir={tmp_path}")
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ConfigError, match="is the workdir of a run"):
+        run_command("--config=configs/quickstart.py", f"--workdir={tmp_path}")
 
 
 def test_what_is_ignored_stays_ignored():
@@ -115,62 +170,151 @@ def test_best_validation_first():
     assert [row["setting"] for row in sweep.ranked(rows)] == ["b", "a"]
 
 
+class Recorded:
+    """A launcher whose runs end at once, with accuracies by their learning rate."""
+
+    validation = {"0.1": [0.5, 0.7], "0.3": [0.8, 0.1], "0.5": []}
+
+    def __init__(self, workdir):
+        self.workdir, self.tested = workdir, []
+
+    def all(self, jobs):
+        return [job() for job in jobs]
+
+    def __call__(self, name, fields, *, test=True):
+        path = self.workdir / name
+        path.mkdir(exist_ok=True)
+        (path / "config.json").write_text(json.dumps({"epochs": 2}))
+        rows = [
+            {"kind": "epoch", "epoch": epoch, "val_accuracy": accuracy}
+            for epoch, accuracy in enumerate(self.validation[fields["lr"]], 1)
+        ]
+        (path / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        if test:
+            self.tested.append(name)
+            result = {"test": {"accuracy": 0.25}}
+            (path / "result.json").write_text(json.dumps(result))
+        return RunRecord(path)
+
+
+@pytest.mark.parametrize(
+    "learning_rates, rows, tested",
+    [
+        # best by validation, though 0.1 ends better
+        (["0.1", "0.3"], [("lr=0.3", 0.8, 0.25), ("lr=0.1", 0.7, None)], "lr=0.3,"),
+        (["0.5"], [("as is", None, 0.25)], ""),  # one setting needs no validation
+    ],
+)
+def test_the_best_setting_alone_is_tested(tmp_path, learning_rates, rows, tested):
+    runs = Recorded(tmp_path)
+    made = sweep.Sweep(runs, {"lr": learning_rates}, seeds=2)
+    settings = made.run_all()
+    assert not runs.tested
+    found = made.ranked_and_tested(settings)
+    assert found == [
+        {"setting": setting, "validation": [best] * 2, "test": [test] * 2}
+        for setting, best, test in rows
+    ]
+    assert runs.tested == [f"{tested}seed=0", f"{tested}seed=1"]
+
+
+def test_a_run_without_validation_is_not_ranked(tmp_path):
+    made = sweep.Sweep(Recorded(tmp_path), {"lr": ["0.1", "0.5"]}, seeds=1)
+    with pytest.raises(RunError, match="lr=0.5: metrics.jsonl"):
+        made.ranked_and_tested(made.run_all())
+
+
 def test_a_sweep_runs_resumes_and_compares(tmp_path):
-    lr = "--config.lr=0.01,0.02"
-    first = run(tmp_path, lr)
+    axis = "--config.data.train=train[:64],train[:128]"  # Orbax reads no path with [
+    first = run(tmp_path, axis)
     assert first.returncode == 0, first.stderr
     rows = json.loads((tmp_path / "sweep.json").read_text())
-    assert len(rows) == 2 and all(len(row["test"]) == 1 for row in rows)
-    assert first.stdout.splitlines()[-4].endswith("seeds")
+    best, other = (row["setting"] for row in rows)
+    assert rows[0]["validation"] >= rows[1]["validation"]
+    assert len(rows[0]["test"]) == 1 and rows[1]["test"] == [None]
+    assert first.stdout.count("test top-1") == 1
+    table = first.stdout.splitlines()[-4:-1]
+    assert table[0].endswith("seeds") and table[2].split()[-2:] == ["-", "1"]
     page = (tmp_path / "comparison.html").read_text()
-    assert "Where the configs differ" in page and "<td>lr</td>" in page
-    again = run(tmp_path, lr)
-    assert again.stdout.count("is finished") == 2
+    assert "Where the configs differ" in page and "<td>data.train</td>" in page
+    grid = sweep_grid.parse([axis])
+    made = sweep.Sweep(launcher.Launcher("", tmp_path), grid, seeds=1)
+    untested = tmp_path / made.name({"data.train": other.partition("=")[2]}, 0)
+    assert not (untested / "result.json").exists() and "not tested" in page
+    assert (tmp_path / made.name({"data.train": best.partition("=")[2]}, 0)).exists()
+    # As an older version leaves a sweep: every run is tested.
+    (untested / "result.json").write_text(json.dumps({"test": {"accuracy": 1.0}}))
+    again = run(tmp_path, axis)
+    assert again.stdout.count("is trained") == 2, again.stderr
+    assert again.stdout.count("is finished") == 1
     assert json.loads((tmp_path / "sweep.json").read_text()) == rows
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ties runs to cores")
 def test_side_by_side_with_one_that_fails(tmp_path):
     """Two at a time; the learning rate of 1e30 diverges, the other run is kept."""
-    done = run(tmp_path, "--config.lr=1e30,0.01", "--devices=0,1")
+    cores = [f"cpu{core}" for core in sorted(os.sched_getaffinity(0))[:2]]
+    hardly = "--config.optimizer.weight_decay=1e-33"  # or it would flip the weights
+    devices = f"--devices={','.join(cores)}"
+    done = run(tmp_path, "--config.lr=1e30,0.01", hardly, devices)
     assert done.returncode == 1
     assert "lr=1e30,seed=0" in done.stderr and "Traceback" not in done.stderr
     (row,) = json.loads((tmp_path / "sweep.json").read_text())
     assert row["setting"] == "lr=0.01"
-    assert "the loss is nan" in (tmp_path / "lr=1e30,seed=0.log").read_text()
+    if len(cores) > 1:
+        assert "the loss is nan" in (tmp_path / "lr=1e30,seed=0.log").read_text()
 
 
-PRINTS_ITS_CORES = """
+PRINTS_ITS_DEVICE = """
 import json, os, pathlib, sys
 workdir = pathlib.Path(sys.argv[-1].removeprefix("--workdir="))
 workdir.mkdir()
 cores = sorted(os.sched_getaffinity(0))
-facts = {"cores": cores, "platform": os.environ.get("JAX_PLATFORMS")}
+names = ("JAX_PLATFORMS", "CUDA_VISIBLE_DEVICES", "TPU_VISIBLE_CHIPS")
+facts = {"cores": cores} | {name: os.environ.get(name) for name in names}
 (workdir / "config.json").write_text(json.dumps(facts))
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ties runs to cores")
-def test_a_run_has_a_core_of_its_own(tmp_path, monkeypatch):
-    (tmp_path / "main.py").write_text(PRINTS_ITS_CORES)
+@pytest.fixture
+def device(tmp_path, monkeypatch):
+    """What a run sees that is launched on a device."""
+    (tmp_path / "main.py").write_text(PRINTS_ITS_DEVICE)
     command = (sys.executable, str(tmp_path / "main.py"))
     monkeypatch.setattr(launcher, "_TRAIN", command)
-    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    for name in ("JAX_PLATFORMS", "CUDA_VISIBLE_DEVICES", "TPU_VISIBLE_CHIPS"):
+        monkeypatch.delenv(name, raising=False)
+
+    def seen(option):
+        runs = launcher.Launcher("", tmp_path, devices.chosen(option))
+        return runs(f"on {option}", {}).config
+
+    return seen
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ties runs to cores")
+def test_a_run_has_a_core_of_its_own(device):
     cores = sorted(os.sched_getaffinity(0))
-    tied = launcher.Launcher("", tmp_path, [f"cpu{cores[-1]}"])
-    assert tied("one", {}).config == {"cores": cores[-1:], "platform": "cpu"}
-    free = launcher.Launcher("", tmp_path)
-    assert free("all", {}).config == {"cores": cores, "platform": None}
+    tied = device(f"cpu{cores[-1]}")
+    assert tied["cores"] == cores[-1:] and tied["JAX_PLATFORMS"] == "cpu"
+    free = device("")
+    assert free["cores"] == cores and free["JAX_PLATFORMS"] is None
 
 
-@pytest.mark.parametrize("wrong", ["cpu9999", "cpu", "CPU0", "cpu-1", "cpu\u00b2"])
-def test_a_core_that_is_not_there_is_told(tmp_path, monkeypatch, wrong):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
-    monkeypatch.setattr(os, "sched_setaffinity", None, raising=False)
-    with pytest.raises(ConfigError, match="the cores here are cpu0,cpu1"):
-        launcher.Launcher("", tmp_path, launcher.devices(f"cpu0, {wrong}"))
-    monkeypatch.delattr(os, "sched_setaffinity")
-    with pytest.raises(ConfigError, match="only Linux"):
-        launcher.Launcher("", tmp_path, ["cpu0"])
+@pytest.mark.skipif(sys.platform != "linux", reason="sched_getaffinity")
+def test_a_run_has_a_gpu_of_the_callers(device, monkeypatch):
+    monkeypatch.setattr(devices, "seen", lambda: ("gpu", 2))
+    assert device("1")["CUDA_VISIBLE_DEVICES"] == "1"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    seen = device(" 1")
+    assert seen["CUDA_VISIBLE_DEVICES"] == "7" and seen["TPU_VISIBLE_CHIPS"] is None
+
+
+def test_how_a_run_was_killed_is_told(tmp_path, monkeypatch):
+    program = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    monkeypatch.setattr(launcher, "_TRAIN", (sys.executable, "-c", program))
+    with pytest.raises(RunError, match="run x was ended by SIGKILL .out of memory"):
+        launcher.Launcher("", tmp_path)("x", {})
 
 
 def test_a_signal_reaches_the_run_once_and_saves_it(tmp_path):
@@ -192,6 +336,42 @@ def test_a_signal_reaches_the_run_once_and_saves_it(tmp_path):
     assert any((tmp_path / "seed=0" / "checkpoints").iterdir())
 
 
+def test_a_log_that_cannot_be_written_is_told(tmp_path):
+    (tmp_path / "x.log").mkdir()
+    with pytest.raises(RunError, match="x.log cannot be written"):
+        launcher.Launcher("", tmp_path, [devices.Device()] * 2)("x", {})
+
+
+STUCK = """
+import sys
+from pathlib import Path
+from vgg_jax.errors import guarded
+from vgg_jax.runs import launcher
+program = "import signal, time; signal.signal(2, signal.SIG_IGN); print(7, flush=True)"
+launcher._TRAIN = (sys.executable, "-c", program + "; time.sleep(300)")
+runs = launcher.Launcher("", Path(sys.argv[1]))
+guarded(runs.all, [lambda: runs("stuck", {})])
+"""
+
+
+def test_a_second_signal_ends_a_run_that_is_stuck(tmp_path):
+    """In a compilation, say; one within a second is the same wish."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", STUCK, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert [process.stdout.readline() for _ in "12"] == ["run stuck\n", "7\n"]
+    for wait in (0, 0.1, 1.2):
+        time.sleep(wait)
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+    rest, errors = process.communicate(timeout=30)  # once nobody holds the pipes
+    assert process.returncode == 130 and errors.startswith("stopped: ")
+    assert not rest and errors.count("\n") == 1
+
+
 class Trained:
     """A score with its maximum at lr = 0.01; counts, and may be cut short."""
 
@@ -205,6 +385,17 @@ class Trained:
         if setting["model.variant"] == "E":
             raise RunError("diverged")
         return -abs(float(setting["lr"]) - 0.01)
+
+
+def test_a_value_stays_in_its_range():
+    """Four digits of 0.99996 are 1, which no decay may be."""
+
+    class Trial:
+        def suggest_float(self, field, low, high, log):
+            return {0.9: 0.93456789, 0.99: 0.99996}[low]
+
+    assert Range(0.9, 0.99996).suggest(Trial(), "ema_decay") == "0.9346"
+    assert Range(0.99, 0.99996).suggest(Trial(), "ema_decay") == "0.99996"
 
 
 def one_by_one(jobs):
@@ -233,6 +424,50 @@ def test_a_search_survives_settings_that_fail(tmp_path):
     grid = {"lr": Range(0.001, 0.1), "model.variant": ["E"]}
     with pytest.raises(RunError, match="every run"):
         search(grid, 3, Trained(), one_by_one, tmp_path, {})
+
+
+def test_trials_side_by_side_do_not_repeat_one_another(tmp_path):
+    """Of 24 whole numbers in 1 ... 100, and then of the last 4 of 28."""
+    pytest.importorskip("optuna", reason="pip install optuna")
+    workers, tried = 8, []
+    barrier = threading.Barrier(workers)
+
+    def score(setting):
+        tried.append(setting["epochs"])
+        barrier.wait(timeout=60)  # all eight are under way
+        return -abs(int(setting["epochs"]) - 60)
+
+    def together(jobs):
+        with ThreadPoolExecutor(workers) as pool:
+            return [f.result() for f in [pool.submit(job) for job in jobs]]
+
+    grid = {"epochs": Range(1, 100)}
+    search(grid, 24, score, together, tmp_path, {})
+    assert len(tried) == 24 == len(set(tried))
+    barrier = threading.Barrier(1)
+    assert len(search(grid, 28, score, one_by_one, tmp_path, {})) == 28 == len(tried)
+
+
+def test_a_search_of_few_settings_may_repeat_them(tmp_path):
+    pytest.importorskip("optuna", reason="pip install optuna")
+    grid = {"lr": ["0.01", "0.02"], "model.variant": ["A"]}
+    assert len(search(grid, 4, Trained(), one_by_one, tmp_path, {})) == 4
+
+
+def test_a_search_survives_a_torn_line(tmp_path):
+    """Of its log, as a power cut leaves it; Optuna would write on behind it."""
+    pytest.importorskip("optuna", reason="pip install optuna")
+    grid = {"lr": Range(0.001, 0.1), "model.variant": ["A"]}
+    first = search(grid, 3, Trained(), one_by_one, tmp_path, {})
+    log = tmp_path / "optuna.log"
+    log.write_bytes(log.read_bytes()[:-20])  # the score of the last trial
+    again = Trained()
+    tried = search(grid, 4, again, one_by_one, tmp_path, {})
+    assert again.settings[0] == first[2] and len(tried) == 4
+    assert len(search(grid, 4, None, one_by_one, tmp_path, {})) == 4
+    log.write_text("not Optuna's\n" + log.read_text())
+    with pytest.raises(RunError, match="optuna.log is damaged"):
+        search(grid, 4, None, one_by_one, tmp_path, {})
 
 
 def test_without_optuna_the_search_says_so(tmp_path, monkeypatch):

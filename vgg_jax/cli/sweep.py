@@ -11,9 +11,11 @@ runs going, each on its own GPU or TPU chip; `--devices=cpu0,cpu1` on its own co
 which small networks use better than all of them use all cores (docs/results.md).
 
 Each run has a workdir of its own in `--workdir` (default `runs/sweep-<config>`), so the
-same command resumes where it was stopped and leaves finished runs alone. Ends with a
-table (mean and spread over the seeds, best validation first), `sweep.json` and
-`comparison.html`. Choose by the validation column; the test column is for the end.
+same command resumes where it was stopped and leaves finished runs alone. All settings
+are checked before the first run. Ends with a table (mean and spread over the seeds,
+best validation first), `sweep.json` and `comparison.html`. The runs read no test split;
+those of the best setting do, at the end. So a sweep of several settings needs a
+validation split.
 """
 
 import argparse
@@ -22,17 +24,17 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from vgg_jax.cli import config_file
+from vgg_jax.cli import config_file, settings_check
 from vgg_jax.errors import ConfigError, RunError
 from vgg_jax.files import write_atomically
-from vgg_jax.runs import comparison, sweep_grid
-from vgg_jax.runs.launcher import Launcher, devices
+from vgg_jax.runs import comparison, devices, launcher, sweep_grid
 from vgg_jax.runs.sweep import Sweep
+from vgg_jax.runs.workdir import claim
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
-    parser.add_argument("--config", required=True, help="a file of configs/")
+    config_file.add_arguments(parser, required=True)
     parser.add_argument("--seeds", type=int, default=1, help="runs per setting")
     parser.add_argument(
         "--trials", type=int, default=0, help="number of settings Optuna chooses"
@@ -57,18 +59,31 @@ def run(options: argparse.Namespace) -> None:
             f"--seeds={options.seeds} must be 1 or more, "
             f"--trials={options.trials} must be 0 or more"
         )
-    config_file.load(options.config)  # a missing one is told before any run starts
+    config_file.load(options.config)  # a missing one is told at once
+    grid = sweep_grid.parse(options.settings)
+    search = options.trials > 0
+    chosen = devices.chosen(options.devices)
+    environ = launcher.environment(chosen[0] if chosen else devices.Device())
+    settings_check.check(options.config, grid, search=search, environment=environ)
     stem = f"sweep-{config_file.name(options.config)}"
     workdir = Path(options.workdir or Path("runs") / stem)
-    launcher = Launcher(options.config, workdir, devices(options.devices))
-    sweep = Sweep(launcher, sweep_grid.parse(options.settings), options.seeds)
+    if (workdir / "config.json").exists():
+        raise ConfigError(
+            f"--workdir={workdir} is the workdir of a run: give the sweep its own"
+        )
+    with claim(workdir, {}):  # two of them would take each other's trials for dead
+        runs = launcher.Launcher(options.config, workdir, chosen)
+        _sweep(Sweep(runs, grid, options.seeds), options, workdir)
+
+
+def _sweep(sweep: Sweep, options: argparse.Namespace, workdir: Path) -> None:
     if options.trials:
         settings = sweep.search(options.trials, workdir, options.config)
     else:
         settings = sweep.run_all()
     if not settings:
         raise RunError("no setting has all its runs: see what they said")
-    rows = sweep.rows(settings)
+    rows = sweep.ranked_and_tested(settings)
     write_atomically(workdir / "sweep.json", json.dumps(rows, indent=2) + "\n")
     names = dict.fromkeys(name for s in settings for name in sweep.names(s))
     page = comparison.page([sweep.records[name] for name in names])
@@ -87,7 +102,7 @@ def _show(rows: Sequence[dict]) -> None:
     print(f"{'setting':{width}}  {'validation %':>15}  {'test %':>15}  seeds")
     for row in rows:
         cells = (f"{_spread(row[key]):>15}" for key in ("validation", "test"))
-        print(f"{row['setting']:{width}}  {'  '.join(cells)}  {len(row['test'])}")
+        print(f"{row['setting']:{width}}  {'  '.join(cells)}  {len(row['validation'])}")
 
 
 def _spread(values: Sequence[float | None]) -> str:

@@ -3,80 +3,32 @@
 import contextlib
 import os
 import queue
-import re
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import TextIO
 
 from vgg_jax.errors import ConfigError, RunError
+from vgg_jax.runs.devices import Device, tied
 from vgg_jax.runs.run_record import RunRecord
 
 # The package that this process runs, whatever the working directory holds (-P).
 _TRAIN = (sys.executable, "-P", "-m", "vgg_jax", "train")
 _ROOT = str(Path(__file__).resolve().parents[2])
-# How a run ends that a signal stopped: as `loop.Stopped`, or before that listened.
+# How a run ends that a signal stopped: as `interrupt.Stopped`, or before that listened.
 _STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGINT, -signal.SIGTERM)
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
-def devices(option: str) -> list[str]:
-    """Returns the names between the commas of `--devices`.
-
-    >>> devices("cpu0, cpu1")
-    ['cpu0', 'cpu1']
-    """
-    return [name for name in map(str.strip, option.split(",")) if name]
-
-
-def _core(device: str | None) -> int | None:
-    """Returns the 3 of `cpu3`; None for a GPU's or TPU chip's number."""
-    match = re.fullmatch(r"cpu([0-9]+)", device or "")
-    return int(match[1]) if match else None
-
-
-def _check_cores(devices: Sequence[str]) -> None:
-    cores = {device: _core(device) for device in devices if "cpu" in device.lower()}
-    if not cores:
-        return
-    asked = f"--devices={','.join(devices)}"
-    if not hasattr(os, "sched_setaffinity"):
-        raise ConfigError(f"{asked}: only Linux ties a run to a core; leave it out")
-    there = os.sched_getaffinity(0)
-    if not set(cores.values()) <= there:
-        named = ",".join(f"cpu{core}" for core in sorted(there))
-        raise ConfigError(f"{asked}: the cores here are {named}")
-
-
-@contextlib.contextmanager
-def _tied(core: int | None) -> Iterator[None]:
-    """Ties this thread, and what it starts, to a core; None leaves it as it is."""
-    if core is None:
-        yield
-        return
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
-
-
-def _only(device: str | None) -> dict[str, str]:
-    """Returns variables by which a run sees one device (libtpu: and no peers)."""
-    if device is None:
-        return {}
-    if _core(device) is not None:
-        return {"JAX_PLATFORMS": "cpu"}
-    return {
-        "CUDA_VISIBLE_DEVICES": device,
-        "TPU_VISIBLE_CHIPS": device,
-        "TPU_PROCESS_BOUNDS": "1,1,1",
-        "TPU_CHIPS_PER_PROCESS_BOUNDS": "1,1,1",
-    }
+def environment(device: Device) -> dict[str, str]:
+    """Returns the environment of a process of this package on a device."""
+    path = os.pathsep.join(filter(None, [_ROOT, os.environ.get("PYTHONPATH")]))
+    return {**os.environ, **device.variables, "PYTHONPATH": path}
 
 
 class Launcher:
@@ -85,18 +37,20 @@ class Launcher:
     Args:
         config: `--config` of all runs.
         workdir: directory of the workdirs.
-        devices: numbers of the GPUs or TPU chips to use, one per run, or cores
-            of the processor as Linux counts them (`cpu0`); empty: one run at a time,
-            which sees all there is and prints here. With several, what a run prints
-            goes to `<workdir>/<name>.log`.
+        devices: where runs go, one at a time on each; empty: one run at a time, which
+            sees all there is and prints here. With several, what a run prints goes to
+            `<workdir>/<name>.log`.
+
+    Attributes:
+        workdir: directory of the workdirs.
 
     Raises:
-        ConfigError: there is no such core.
         RunError: the directory cannot be made.
     """
 
-    def __init__(self, config: str, workdir: Path, devices: Sequence[str] = ()) -> None:
-        _check_cores(devices)
+    def __init__(
+        self, config: str, workdir: Path, devices: Sequence[Device] = ()
+    ) -> None:
         try:
             workdir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -104,18 +58,25 @@ class Launcher:
                 f"--workdir={workdir} cannot be made ({error}): give another"
             ) from error
         self._config = config
-        self._workdir = workdir
+        self.workdir = workdir
         self.several = len(devices) > 1
         self.workers = max(len(devices), 1)
         self._free: queue.Queue = queue.Queue()
-        for device in devices or [None]:
+        for device in devices or [Device()]:
             self._free.put(device)
         self._lock = threading.Lock()
         self._stopping = False
         self._processes: set[subprocess.Popen] = set()
 
-    def __call__(self, name: str, fields: Mapping[str, str]) -> RunRecord:
+    def __call__(
+        self, name: str, fields: Mapping[str, str], *, test: bool = True
+    ) -> RunRecord:
         """Runs or resumes the run `name`; waits for a free device, and for its end.
+
+        Args:
+            name: of its directory.
+            fields: of its config, as a command line sets them.
+            test: whether it ends with the test split, or is only trained.
 
         Raises:
             ConfigError: its settings are wrong.
@@ -124,36 +85,35 @@ class Launcher:
         """
         device = self._free.get()
         try:
-            status = self._run(name, fields, device)
+            status = self._run(name, fields, device, test)
         finally:
             self._free.put(device)
-        if status in _STOPPED:
+        if status in _STOPPED or (status and self._stopping):
             raise KeyboardInterrupt
         if status:
             where = f"see {self._log(name)}" if self.several else "see above"
             error = ConfigError if status == ConfigError.exit_code else RunError
-            raise error(f"run {name} ended with status {status}, {where}")
-        return RunRecord(self._workdir / name)
+            raise error(f"run {name} {_ending(status)}, {where}")
+        return RunRecord(self.workdir / name)
 
     def _log(self, name):
-        return self._workdir / f"{name}.log"
+        return self.workdir / f"{name}.log"
 
-    def _run(self, name, fields, device):
-        path = os.pathsep.join(filter(None, [_ROOT, os.environ.get("PYTHONPATH")]))
-        environ = os.environ | _only(device) | {"PYTHONPATH": path}
+    def _run(self, name, fields, device, test):
         flags = [f"--config.{field}={value}" for field, value in fields.items()]
+        flags += [] if test else ["--no_test"]
         command = [*_TRAIN, f"--config={self._config}", *flags]
         with contextlib.ExitStack() as stack:
             out = None
             if self.several:
-                out = stack.enter_context(open(self._log(name), "a"))
-            with self._lock, _tied(_core(device)):
+                out = stack.enter_context(_appended(self._log(name)))
+            with self._lock, tied(device.core):
                 if self._stopping:
                     raise KeyboardInterrupt
                 print(f"run {name}", flush=True)
                 process = subprocess.Popen(
-                    [*command, f"--workdir={self._workdir / name}"],
-                    env=environ,
+                    [*command, f"--workdir={self.workdir / name}"],
+                    env=environment(device),
                     stdout=out,
                     stderr=subprocess.STDOUT if out else None,
                     start_new_session=True,  # gets our signal, not the terminal's too
@@ -176,7 +136,8 @@ class Launcher:
         """Returns what the jobs return, in order; as many run at a time as devices.
 
         What a job raises, and SIGINT, SIGTERM and SIGHUP, end them all: what runs
-        saves itself, nothing else begins, and it is raised.
+        saves itself, nothing else begins, and it is raised. A second signal, at least
+        one second later, kills what runs.
         """
         with _as_interrupts(_SIGNALS), ThreadPoolExecutor(self.workers) as pool:
             futures = []
@@ -187,7 +148,20 @@ class Launcher:
                 self._stop()
                 for future in futures:
                     future.cancel()
-                raise  # once what runs has ended
+                self._wait(futures)
+                raise
+
+    def _wait(self, futures):
+        stopped = time.monotonic()
+        while True:
+            try:
+                wait(futures)
+                return
+            except KeyboardInterrupt:
+                if time.monotonic() - stopped >= 1:
+                    with self._lock:
+                        for process in self._processes:
+                            process.kill()
 
     def _last_if_it_fails(self, job):
         try:
@@ -195,6 +169,21 @@ class Launcher:
         except BaseException:
             self._stop()  # here, before this thread takes the next job
             raise
+
+
+def _ending(status: int) -> str:
+    """Returns how a process ended, in words."""
+    if status >= 0:
+        return f"ended with status {status}"
+    hint = " (out of memory?)" if -status == signal.SIGKILL else ""
+    return f"was ended by {signal.Signals(-status).name}{hint}"
+
+
+def _appended(log: Path) -> TextIO:
+    try:
+        return open(log, "a")
+    except OSError as error:
+        raise RunError(f"{log} cannot be written ({error.strerror})") from error
 
 
 @contextlib.contextmanager

@@ -1,6 +1,8 @@
 """Settings chosen by Optuna: each trial learns from those before it."""
 
 import json
+import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -8,6 +10,9 @@ from typing import Any
 
 from vgg_jax.errors import ConfigError, RunError, UserError
 from vgg_jax.runs.sweep_grid import Range
+
+_DRAWS = 20  # before a setting is tried that was tried before
+_REPEATS = "repeats"  # of a trial that was drawn and not tried
 
 
 def search(
@@ -35,7 +40,7 @@ def search(
     Raises:
         ConfigError: Optuna is not installed; the study in `workdir` is another; the
             settings of the first trial are wrong.
-        RunError: every trial failed.
+        RunError: every trial failed; the study is damaged.
     """
     optuna = _optuna()
     study = _study(optuna, workdir, json.loads(json.dumps(identity)))
@@ -44,12 +49,11 @@ def search(
         study.enqueue_trial(trial.params)
         study.tell(trial.number, state=state.FAIL)
 
+    lock = threading.Lock()
+
     def one():
-        trial = study.ask()
-        setting = {
-            field: _suggest(trial, field, tried) for field, tried in grid.items()
-        }
-        trial.set_user_attr("setting", setting)
+        with lock:  # each draws knowing what the others have drawn
+            trial, setting = _drawn(study, state, grid)
         try:
             study.tell(trial, score(setting))
         except UserError as error:
@@ -81,13 +85,21 @@ def _optuna() -> ModuleType:
 
 def _study(optuna, workdir, identity) -> Any:
     """Returns the study kept in `workdir`, started or resumed."""
-    file = optuna.storages.journal.JournalFileBackend(str(workdir / "optuna.log"))
-    study = optuna.create_study(
-        study_name="sweep",
-        storage=optuna.storages.JournalStorage(file),
-        direction="maximize",
-        load_if_exists=True,
-    )
+    log = workdir / "optuna.log"
+    _cut_torn_line(log)
+    file = optuna.storages.journal.JournalFileBackend(str(log))
+    try:
+        study = optuna.create_study(
+            study_name="sweep",
+            storage=optuna.storages.JournalStorage(file),
+            direction="maximize",
+            load_if_exists=True,
+        )
+    except (ValueError, KeyError) as error:
+        raise RunError(
+            f"{log} is damaged ({error}): remove it to search anew; runs that are "
+            "there are used again where their setting is chosen again"
+        ) from error
     known = study.user_attrs.get("identity", identity)
     if known != identity:
         changed = [key for key in identity if identity[key] != known.get(key)]
@@ -97,8 +109,36 @@ def _study(optuna, workdir, identity) -> Any:
             "that began it, or another --workdir"
         )
     study.set_user_attr("identity", identity)
-    study.sampler = optuna.samplers.TPESampler(seed=len(study.trials))
+    study.sampler = optuna.samplers.TPESampler(
+        seed=len(study.trials), constant_liar=True
+    )
     return study
+
+
+def _cut_torn_line(log: Path) -> None:
+    """Cuts what a crash left of a line: Optuna would write on behind it."""
+    if log.exists():
+        whole = log.read_bytes().rfind(b"\n") + 1
+        os.truncate(log, whole)
+
+
+def _drawn(study, state, grid) -> tuple[Any, dict[str, str]]:
+    """Returns the next trial and its setting: a new one, unless few are left."""
+    known = [
+        trial.user_attrs.get("setting")
+        for trial in study.get_trials(states=[state.RUNNING, state.COMPLETE])
+    ]
+    draws = 0
+    while True:
+        trial = study.ask()
+        setting = {f: _suggest(trial, f, tried) for f, tried in grid.items()}
+        begun_before = "fixed_params" in study.trials[trial.number].system_attrs
+        draws += 1
+        if setting not in known or begun_before or draws == _DRAWS:
+            trial.set_user_attr("setting", setting)
+            return trial, setting
+        trial.set_user_attr(_REPEATS, True)
+        study.tell(trial, state=state.FAIL)
 
 
 def _suggest(trial, field, tried):
@@ -110,5 +150,6 @@ def _suggest(trial, field, tried):
 def _ended(study, state):
     """Returns the number of trials that ended and are not tried again."""
     ended = study.get_trials(states=[state.COMPLETE, state.FAIL])
+    ended = [trial for trial in ended if _REPEATS not in trial.user_attrs]
     again = [trial for trial in study.trials if "fixed_params" in trial.system_attrs]
     return len(ended) - len(again)  # the first try of each of those failed

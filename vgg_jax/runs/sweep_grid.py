@@ -1,10 +1,17 @@
 """What a sweep tries: fields and their values, as written on the command line."""
 
+import hashlib
 import itertools
+import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from vgg_jax.errors import ConfigError
+
+# What names of directories do without: Orbax and shells read [ ] * ? \ as patterns.
+_UNSAFE = re.compile(r"[^A-Za-z0-9._=,+-]")
+_LONGEST_NAME = 200  # bytes; file systems allow 255, and `.log` comes behind
 
 
 class Range(NamedTuple):
@@ -22,7 +29,7 @@ class Range(NamedTuple):
         """Returns the range written `0.001..0.1`, or None if the text is not such.
 
         Raises:
-            ConfigError: the range is empty.
+            ConfigError: the range is empty or endless.
 
         >>> Range.parse("1..4")
         Range(low=1, high=4)
@@ -31,8 +38,10 @@ class Range(NamedTuple):
             low, high = (_number(part) for part in text.split(".."))
         except ValueError:
             return None
-        if low >= high:
+        if not low < high:
             raise ConfigError(f"{text!r} is an empty range: write low..high")
+        if math.isinf(low) or math.isinf(high):
+            raise ConfigError(f"{text!r} is an endless range: write low..high")
         return Range(low, high)
 
     def suggest(self, trial: Any, field: str) -> str:
@@ -40,7 +49,13 @@ class Range(NamedTuple):
         log = 0 < 10 * self.low <= self.high
         if isinstance(self.low, int) and isinstance(self.high, int):
             return str(trial.suggest_int(field, self.low, self.high, log=log))
-        return f"{trial.suggest_float(field, self.low, self.high, log=log):.4g}"
+        value = trial.suggest_float(field, self.low, self.high, log=log)
+        short = f"{value:.4g}"
+        return short if self.low <= float(short) <= self.high else repr(value)
+
+    def ends(self) -> list[str]:
+        """Returns the lowest and the highest value, as a setting is written."""
+        return [str(self.low), str(self.high)]
 
 
 def _number(text):
@@ -61,7 +76,7 @@ def parse(settings: Sequence[str]) -> Grid:
             brackets: `--config.model.hidden=(64,64),(128,)`. Or `0.01..0.1`.
 
     Raises:
-        ConfigError: a setting is not of that form, or sets the seed.
+        ConfigError: a setting is not of that form, is there twice, or sets the seed.
 
     >>> parse(["--config.lr=0.01,0.03", "--config.epochs=1..4"])
     {'lr': ['0.01', '0.03'], 'epochs': Range(low=1, high=4)}
@@ -73,6 +88,11 @@ def parse(settings: Sequence[str]) -> Grid:
             raise ConfigError(f"{setting!r}: write --config.<field>=<value>,<value>")
         if field == "seed":
             raise ConfigError("config.seed is the sweep's own axis: use --seeds=N")
+        if field in grid:
+            raise ConfigError(
+                f"config.{field} is there twice: write its values in one, "
+                f"--config.{field}=<value>,<value>"
+            )
         grid[field] = Range.parse(values) or split(values)
     return grid
 
@@ -112,9 +132,49 @@ def settings(grid: Grid) -> list[dict[str, str]]:
 
 
 def run_name(setting: Mapping[str, str], grid: Grid, seed: int) -> str:
-    """Returns the directory of a run: `lr=0.03,seed=1`, from the fields that vary."""
-    parts = varying(setting, grid) + [f"seed={seed}"]
-    return ",".join(parts).replace("/", "_")
+    """Returns the directory of a run: `lr=0.03,seed=1`, from the fields that vary.
+
+    Letters that mean something to Orbax, file systems or shells become `_`. A short
+    hash tells values apart that would then be the same, and ends a name cut to 200
+    bytes.
+
+    >>> grid = parse(["--config.data.train=train[:50%],train"])
+    >>> run_name({"data.train": "train[:50%]"}, grid, 0)
+    'data.train=train__50__,seed=0'
+    """
+    parts = []
+    for part in varying(setting, grid):
+        field = part.partition("=")[0]
+        alike = {v for v in _listed(grid[field]) if _safe(v) == _safe(setting[field])}
+        parts.append(_safe(part) + (f"-{_hash(part)}" if len(alike) > 1 else ""))
+    end = f"seed={seed}"
+    name = ",".join([*parts, end])
+    if len(name) > _LONGEST_NAME:
+        end = f"-{_hash(','.join(varying(setting, grid)))},{end}"
+        name = name[: _LONGEST_NAME - len(end)] + end
+    return name
+
+
+def old_run_name(setting: Mapping[str, str], grid: Grid, seed: int) -> str:
+    """Returns what version 0.1 called the directory, which may be there yet."""
+    return ",".join([*varying(setting, grid), f"seed={seed}"])
+
+
+def readable(name: str) -> bool:
+    """Returns whether Orbax can read checkpoints back from a directory `name`."""
+    return not set(r"[]*?\/") & set(name)
+
+
+def _listed(values: Range | list[str]) -> list[str]:
+    return [] if isinstance(values, Range) else values
+
+
+def _safe(text: str) -> str:
+    return _UNSAFE.sub("_", text)
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def varying(setting: Mapping[str, str], grid: Grid) -> list[str]:

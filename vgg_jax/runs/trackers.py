@@ -12,9 +12,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vgg_jax.errors import ConfigError, RunError
+from vgg_jax.files import write_atomically
 
 _FILE = "tracker-{}.txt"  # in the workdir: identity of the run there
 _PROJECT = "vgg_jax"
+# How a run ends: as it should; by an error, divergence included; by a signal, saved.
+# Each in MLflow's words, and as the exit status by which W&B tells good from failed.
+ENDINGS = {
+    "finished": ("FINISHED", 0),
+    "failed": ("FAILED", 1),
+    "stopped": ("KILLED", 130),
+}
 
 
 class Tracker(NamedTuple):
@@ -23,12 +31,12 @@ class Tracker(NamedTuple):
     Attributes:
         identity: name of the run there.
         write: takes values by name and the number of updates made.
-        close: ends the run there.
+        close: ends the run there; takes one of `ENDINGS`.
     """
 
     identity: str
     write: Callable[[Mapping[str, float], int], None]
-    close: Callable[[], None]
+    close: Callable[[str], None]
 
 
 def _wandb(name, fields, identity, workdir):
@@ -42,7 +50,11 @@ def _wandb(name, fields, identity, workdir):
         resume="allow",
         dir=str(workdir),
     )
-    return Tracker(run.id, lambda values, step: run.log(values, step=step), run.finish)
+    return Tracker(
+        run.id,
+        lambda values, step: run.log(values, step=step),
+        lambda ending: run.finish(exit_code=ENDINGS[ending][1]),
+    )
 
 
 def _mlflow(name, fields, identity, workdir):
@@ -64,7 +76,10 @@ def _mlflow(name, fields, identity, workdir):
         for key, value in values.items():
             client.log_metric(identity, key, value, step=step)
 
-    return Tracker(identity, write, lambda: client.set_terminated(identity))
+    def close(ending):
+        client.set_terminated(identity, ENDINGS[ending][0])
+
+    return Tracker(identity, write, close)
 
 
 TRACKERS = {"none": None, "wandb": _wandb, "mlflow": _mlflow}
@@ -97,7 +112,7 @@ def opened(name: str, workdir: Path, fields: Mapping[str, object]) -> Tracker | 
     if name == "none":
         return None
     file = workdir / _FILE.format(name)
-    known = file.read_text() if file.exists() else None
+    known = (file.read_text() if file.exists() else "") or None
     try:
         tracker = TRACKERS[name](workdir.name, dict(fields), known, workdir)
     except Exception as error:
@@ -105,5 +120,5 @@ def opened(name: str, workdir: Path, fields: Mapping[str, object]) -> Tracker | 
             f"log.tracker={name!r} cannot be opened ({error}): mend it, or go on "
             "without it by --config.log.tracker=none"
         ) from error
-    file.write_text(tracker.identity)
+    write_atomically(file, tracker.identity)
     return tracker
