@@ -2,7 +2,8 @@
 
 Which values a field may have stands once, in the dataclass that reads it
 (`vgg_jax/training/config.py` names them all); a wrong value is answered with the right
-ones before any work is done.
+ones before any work is done. A field that does nothing, because another one turns off
+what it is about, keeps its default (`vgg_jax/training/idle.py`).
 """
 
 from ml_collections import ConfigDict
@@ -11,7 +12,7 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # initial weights, order of the images, augmentation
-    config.epochs = 50
+    config.epochs = 50  # passes over the training images
     config.batch_size = 128  # images per update
     config.remainder = "drop"  # last partial training batch: "drop" it or "keep" it
     config.eval_batch_size = 500  # any value gives the same numbers
@@ -25,8 +26,9 @@ def get_config() -> ConfigDict:
 
     config.data = ConfigDict()
     config.data.name = "cifar10"  # TFDS name, or "cifar10_sample" (embedded)
-    config.data.data_dir = ""  # TFDS directory; "": TFDS_DATA_DIR, else TFDS' default
-    config.data.archive_dir = ""  # where CIFAR-10's official archive lies, if at all
+    # TFDS directory, which must exist; "": TFDS_DATA_DIR, else TFDS' default
+    config.data.data_dir = ""
+    config.data.archive_dir = ""  # of CIFAR-10's official archive; "": from the network
     config.data.train = "train"  # TFDS split, may be sliced: "train[:90%]"
     # "sklearn_80_20": train_test_split(test_size=0.2, random_state=42) of `train`, the
     # blog's; "none"; or a TFDS split.
@@ -39,14 +41,20 @@ def get_config() -> ConfigDict:
     config.augment.crop_mode = "zero"  # padding: "zero" or "reflect"
     config.augment.flip = "none"  # "none", "random" or "alternating"
     config.augment.cutout = 0  # pixels, side of the square set to zero; 0: off
-    config.augment.resize = 0  # pixels the network sees; 0: as in the data
-    config.augment.normalize = "cifar10"  # "unit", "symmetric", "cifar10", "imagenet"
+    # Pixels (height and width) the network sees; 0: as in the data. Images that are
+    # larger or not square are scaled to it by their smaller side, antialiased, and
+    # cropped at the centre as they are read; smaller square ones are enlarged later.
+    config.augment.resize = 0
+    # Mean and deviation of the channels: "unit" (0 and 1), "symmetric", "cifar10",
+    # "imagenet"; "data": those of the training images; "auto": "cifar10" for CIFAR-10
+    # and its sample, "data" for other sets.
+    config.augment.normalize = "auto"
 
     config.model = ConfigDict()
     config.model.variant = "D"  # Table 1 of the paper: A, A-LRN, B, C, D, E; or a table
     config.model.num_classes = 0  # 0: as many as the data set has
     config.model.width = 1.0  # multiplies the channels of every convolution
-    config.model.batch_norm = False
+    config.model.batch_norm = False  # after each convolution (not the paper's)
     config.model.norm_scale = True  # whether batch norm learns a scale
     config.model.whiten = False  # whether conv1_1 whitens image patches, untrained
     config.model.head = "paper"  # "paper" (hidden layers) or "compact" (none)
@@ -61,10 +69,10 @@ def get_config() -> ConfigDict:
     config.model.conv = "auto"  # "auto": fast on each platform; "lax": XLA's own
 
     config.optimizer = ConfigDict()  # SGD
-    config.optimizer.momentum = 0.9
-    config.optimizer.nesterov = False
+    config.optimizer.momentum = 0.9  # of the velocity; 0: plain SGD
+    config.optimizer.nesterov = False  # Nesterov's look-ahead
     config.optimizer.decay = "decoupled"  # decoupled (SGDW), constant (tfa's), l2
-    config.optimizer.weight_decay = 5e-4
+    config.optimizer.weight_decay = 5e-4  # strength; 0: off
     config.optimizer.decay_all = True  # False: spare biases and norm parameters
     config.optimizer.bias_scale = 1.0  # multiplies lr of batch norm's biases
     config.optimizer.clip_norm = 0.0  # largest gradient norm; 0: off
@@ -72,7 +80,7 @@ def get_config() -> ConfigDict:
 
     config.schedule = ConfigDict()  # of the learning rate
     config.schedule.name = "plateau"  # plateau, constant, step, cosine, triangular
-    config.schedule.warmup_epochs = 0.0  # linear rise from 0
+    config.schedule.warmup = 0.0  # share of the epochs: linear rise from 0
     config.schedule.boundaries = (60, 120, 160)  # step: epochs at which lr drops
     config.schedule.factor = 0.1  # step and plateau: of a drop
     config.schedule.final_scale = 0.0  # cosine and triangular: last rate over peak

@@ -19,8 +19,9 @@ def get_config(variant="D"):
     config.lr = 0.05
     config.model.width = 0.25
     config.model.head = "compact"
+    config.model.dropout = 0.5  # the default: a compact head has none
     config.optimizer.nesterov = True
     config.optimizer.decay = "l2"
     config.schedule.name = "cosine"
-    config.schedule.warmup_epochs = 1.0
+    config.schedule.warmup = 0.1
     return config

@@ -27,5 +27,5 @@ def get_config():
     config.optimizer.decay = "l2"
     config.optimizer.decay_all = False
     config.schedule.name = "triangular"
-    config.schedule.warmup_epochs = 3.0
+    config.schedule.warmup = 0.1
     return config

@@ -12,7 +12,6 @@ from configs import default
 from vgg_jax.errors import choose
 
 VARIANT = "conv3-54 conv3-64 | conv3-128 conv3-128 | conv3-256 conv3-256 | conv3-512 |"
-RISE = 0.23  # share of the epochs in which the learning rate rises
 TARGETS = {"94": (24, 4), "90": (4, 2)}  # per cent -> epochs, pixels of the crop
 
 
@@ -43,6 +42,6 @@ def get_config(target="94"):
     config.optimizer.decay_all = False
     config.optimizer.bias_scale = 64.0
     config.schedule.name = "triangular"
-    config.schedule.warmup_epochs = RISE * config.epochs
+    config.schedule.warmup = 0.23
     config.schedule.final_scale = 0.07
     return config

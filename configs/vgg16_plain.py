@@ -13,6 +13,7 @@ def get_config(variant="C"):
     config = vgg16_bn.get_config(variant)
     config.epochs = 26
     config.lr = 0.025
+    config.schedule.warmup = 0.076923077  # two epochs
     config.model.batch_norm = False
     config.optimizer.muon = 1.0
     config.optimizer.weight_decay = 0.02

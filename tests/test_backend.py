@@ -4,8 +4,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple
 
+import jax
 import pytest
+
+import vgg_jax
+from vgg_jax import backend
 
 ROOT = Path(__file__).resolve().parents[1]
 FLAG = "--xla_cpu_experimental_onednn_custom_call"
@@ -34,7 +40,7 @@ print(seen[name + "compile_requests_use_cache"], seen[name + "cache_hits"])
 """
 
 
-def python(code, *arguments, **env):
+def run(code, *arguments, **env):
     finished = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
         cwd=ROOT,
@@ -43,7 +49,11 @@ def python(code, *arguments, **env):
         text=True,
     )
     assert finished.returncode == 0, finished.stderr
-    return finished.stdout
+    return finished
+
+
+def python(code, *arguments, **env):
+    return run(code, *arguments, **env).stdout
 
 
 def test_a_second_start_compiles_nothing(tmp_path):
@@ -85,6 +95,120 @@ def test_this_jaxlib_knows_the_flag_and_no_nonsense():
     assert python(code).split() == ["True", "False"]
 
 
+@pytest.mark.parametrize(
+    "device, hardware, flags, dtype, warned",
+    [
+        ("gpu", False, "", "bfloat16", False),
+        ("cpu", False, "", "float32", False),
+        ("cpu", True, f"{FLAG}=true", "bfloat16", False),
+        ("cpu", True, f"--xla_dump_to= {FLAG}", "bfloat16", False),
+        ("cpu", True, f"{FLAG}=false", "float32", False),  # the user's choice
+        ("cpu", True, "--xla_dump_to=", "float32", True),
+    ],
+)
+def test_auto_is_the_fast_type(
+    device, hardware, flags, dtype, warned, monkeypatch, caplog
+):
+    monkeypatch.setattr(backend.jax, "default_backend", lambda: device)
+    monkeypatch.setattr(backend, "_has_bfloat16", lambda: hardware)
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    backend._warn_of_slow_bfloat16.cache_clear()
+    assert [backend.compute_dtype("auto") for _ in range(2)] == [dtype, dtype]
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * warned
+
+
+LATE = """
+from vgg_jax import backend
+backend._has_bfloat16 = lambda: True
+before = backend._started()
+import jax
+cpus = jax.config.jax_num_cpu_devices
+jax.numpy.zeros(1)
+backend.configure()
+print(before, backend._started(), cpus == jax.config.jax_num_cpu_devices)
+print(backend.compute_dtype("auto"))
+"""
+
+
+def test_too_late_is_said():
+    """And without the flag bfloat16 would be slow."""
+    finished = run(LATE, XLA_FLAGS="")
+    assert finished.stdout.split() == ["False", "True", "True", "float32"]
+    first, second = finished.stderr.splitlines()
+    assert "configure() was called after JAX had started" in first
+    assert '"auto" is float32' in second and "before JAX started" in second
+
+
+OLD_JAXLIB = """
+from vgg_jax import backend
+from vgg_jax.cli import command
+backend._has_bfloat16 = lambda: True
+backend._jaxlib_contains = lambda text: False
+command.main(["summary", "--config=configs/quickstart.py", "--format=json"])
+"""
+
+
+def test_a_jaxlib_without_the_flag_is_told_by_a_command():
+    finished = run(OLD_JAXLIB, XLA_FLAGS="", JAX_PLATFORMS="cpu")
+    (line,) = finished.stderr.splitlines()
+    assert '"auto" is float32' in line and "lacks the flag" in line
+    assert '"layers"' in finished.stdout
+
+
+@pytest.mark.parametrize(
+    "platforms, plugin, expected",
+    [
+        ("cpu", True, True),
+        ("cpu,cuda", True, True),
+        ("cuda,cpu", False, False),
+        (None, False, True),
+        (None, True, False),
+    ],
+)
+def test_the_cpu_is_expected(platforms, plugin, expected, monkeypatch):
+    config = SimpleNamespace(jax_platforms=platforms)
+    monkeypatch.setattr(backend, "jax", SimpleNamespace(config=config))
+    monkeypatch.setattr(backend, "find_spec", lambda name: plugin or None)
+    assert backend._expects_cpu() == expected
+
+
+FILLED = """
+import sys
+from pathlib import Path
+from vgg_jax import backend
+backend._CACHE_BYTES = 20_000
+backend.configure()
+import warnings
+warnings.filterwarnings("error", "Error", append=True)  # unless it is ignored
+import jax, numpy as np
+def compile(n):
+    jax.jit(lambda x: (x @ x).sum() + n)(np.ones((n, n), np.float32))
+for n in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12):
+    compile(n)
+directory = Path(sys.argv[1]) / "vgg_jax" / "xla"
+files = list(directory.glob("*-cache")) if directory.is_dir() else []
+print(len(files), sum(f.stat().st_size for f in files))
+"""
+
+
+def test_compiled_programs_have_a_size_in_all(tmp_path):
+    """JAX's own cache: each of the 12 programs and its constants takes some 3 kB."""
+    unlimited = {"JAX_COMPILATION_CACHE_MAX_SIZE": "-1"}
+    kept, size = map(int, python(FILLED, tmp_path, XDG_CACHE_HOME=tmp_path).split())
+    assert kept > 3 and 10_000 < size <= 20_000
+    other = tmp_path / "other"
+    every, size = map(
+        int, python(FILLED, other, XDG_CACHE_HOME=other, **unlimited).split()
+    )
+    assert every > kept and size > 20_000
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("not a directory")
+    assert python(FILLED, file, XDG_CACHE_HOME=file).split() == ["0", "0"]
+
+
 FAULTS = """
 import ctypes, resource
 from vgg_jax import backend
@@ -109,3 +233,52 @@ print(faults())
 def test_freed_memory_is_kept_unless_the_user_chose():
     assert int(python(FAULTS)) < 1000
     assert int(python(FAULTS, MALLOC_ARENA_MAX="4")) > 16_000
+    assert int(python(FAULTS, JAX_PLATFORMS="cuda")) > 16_000  # not on the CPU
+
+
+class _Device(NamedTuple):
+    device_kind: str
+    platform: str
+
+
+@pytest.mark.parametrize(
+    "devices, cores, said",
+    [
+        ([_Device("cpu", "cpu")], 2, "2 CPU cores"),
+        ([_Device("cpu", "cpu")], 1, "1 CPU core"),
+        ([_Device("cpu", "cpu")] * 4, 2, "1 of 4 devices on 2 CPU cores"),
+        ([_Device("NVIDIA H100 80GB HBM3", "gpu")], 16, "NVIDIA H100 80GB HBM3"),
+        (
+            [_Device("NVIDIA H100 80GB HBM3", "gpu")] * 8,
+            16,
+            "1 of 8 NVIDIA H100 80GB HBM3",
+        ),
+    ],
+)
+def test_the_device_is_the_one_a_run_uses(devices, cores, said, monkeypatch):
+    monkeypatch.setattr(jax, "devices", lambda: devices)
+    monkeypatch.setattr(backend, "_cores", lambda: cores)
+    assert backend.describe() == backend.environment()["device"] == said
+
+
+def test_of_four_real_devices_a_run_uses_one():
+    code = "from vgg_jax import backend; print(backend.describe())"
+    flags = "--xla_force_host_platform_device_count=4"
+    assert python(code, XLA_FLAGS=flags).startswith("1 of 4 devices on ")
+
+
+def test_a_result_names_its_commit():
+    """What git says of this checkout; nothing where there is none."""
+    if not (ROOT / ".git").exists():
+        assert backend.environment()["commit"] == ""
+        return
+    head = subprocess.run(
+        ["git", "-C", ROOT, "rev-parse", "HEAD"], capture_output=True, text=True
+    )
+    commit, *dirty = backend.environment()["commit"].split("-")
+    assert commit == head.stdout.strip() and dirty in ([], ["dirty"])
+
+
+def test_a_package_outside_a_checkout_has_no_commit(tmp_path, monkeypatch):
+    monkeypatch.setattr(vgg_jax, "__file__", str(tmp_path / "vgg_jax" / "__init__.py"))
+    assert backend.environment()["commit"] == ""

@@ -2,14 +2,18 @@
 
 A settings class declares `momentum: float = field(0.9, share())`, and calls
 `check(self)` when it is constructed; a config, and a program that never saw one, get
-the same error.
+the same error. The annotation is a rule too: an int field takes no 2.5 and no True.
 """
 
 import dataclasses
+import difflib
 import math
-from collections.abc import Callable, Collection
+import numbers
+import typing
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
+from vgg_jax import renamed
 from vgg_jax.errors import ConfigError, choose
 
 _RULE = "rule"
@@ -34,6 +38,11 @@ def in_range(low: float, below: float = math.inf) -> Rule:
     if below == math.inf:
         return Rule(lambda x: low <= x < below, f"at least {low}")
     return Rule(lambda x: low <= x < below, f"in [{low}, {below})")
+
+
+def count(least: int) -> Rule:
+    """`least <= value`, and within JAX's int32."""
+    return in_range(least, 2**31)
 
 
 def positive() -> Rule:
@@ -85,20 +94,72 @@ def rules(settings: Any) -> dict[str, Rule]:
     }
 
 
+class _Type(NamedTuple):
+    """What an annotation allows; bool is an int in Python, and in no config."""
+
+    holds: Callable[[Any], bool]
+    one: str
+    several: str
+
+
+_BOOL = _Type(lambda x: isinstance(x, bool), "True or False", "True and False")
+_TYPES = {
+    bool: _BOOL,
+    int: _Type(
+        lambda x: isinstance(x, numbers.Integral) and not _BOOL.holds(x),
+        "a whole number",
+        "whole numbers",
+    ),
+    float: _Type(
+        lambda x: isinstance(x, numbers.Real) and not _BOOL.holds(x),
+        "a number",
+        "numbers",
+    ),
+    str: _Type(lambda x: isinstance(x, str), "a string", "strings"),
+}
+
+
+def _type(annotation: Any) -> _Type | None:
+    """Returns what an annotation allows; None where it is not one of a config's."""
+    if typing.get_origin(annotation) is not Sequence:
+        return _TYPES.get(annotation) if isinstance(annotation, type) else None
+    element = _TYPES[typing.get_args(annotation)[0]]
+    return _Type(
+        lambda x: isinstance(x, list | tuple) and all(map(element.holds, x)),
+        f"a tuple of {element.several}",
+        f"tuples of {element.several}",
+    )
+
+
 def check(settings: Any) -> None:
-    """Checks every field of a dataclass instance that has a rule.
+    """Checks every field of a dataclass instance: its type, then its rule.
 
     Raises:
-        ConfigError: a value breaks its rule; the message begins with `field=value`.
+        ConfigError: a value breaks either; the message begins with `field=value`.
     """
-    for name, rule in rules(settings).items():
-        value = getattr(settings, name)
-        if rule.names:
-            choose(rule.names, value, name)
-        elif not _holds(rule, value):
-            raise ConfigError(
-                f"{name}={value!r} is out of range: it must be {rule.text}"
-            )
+    for f in dataclasses.fields(settings):
+        value = getattr(settings, f.name)
+        check_value(f.name, value, f.type, f.metadata.get(_RULE))
+
+
+def check_value(name: str, value: Any, annotation: Any, rule: Rule | None) -> None:
+    """Checks one value.
+
+    Raises:
+        ConfigError: as `check`.
+
+    >>> check_value("epochs", 2.5, int, in_range(1))
+    Traceback (most recent call last):
+    vgg_jax.errors.ConfigError: epochs=2.5 must be a whole number, at least 1
+    """
+    allowed = _type(annotation)
+    if allowed and not allowed.holds(value):
+        text = f", {rule.text}" if rule else ""
+        raise ConfigError(f"{name}={value!r} must be {allowed.one}{text}")
+    if rule and rule.names:
+        choose(rule.names, value, name)
+    elif rule and not _holds(rule, value):
+        raise ConfigError(f"{name}={value!r} is out of range: it must be {rule.text}")
 
 
 def _holds(rule, value):
@@ -106,3 +167,30 @@ def _holds(rule, value):
         return rule.holds(value)
     except TypeError:  # a value that cannot be compared
         return False
+
+
+def unknown(name: str, known: Collection[str]) -> str:
+    """Returns what there is to say about a field that does not exist.
+
+    Args:
+        name: dotted: "model.dropuot".
+        known: the fields there are.
+
+    >>> unknown("model.dropuot", ["epochs", "model.dropout"])
+    'model.dropuot is no field: did you mean model.dropout?'
+    >>> unknown("dropout", ["epochs", "model.dropout"])
+    'dropout is no field: did you mean model.dropout?'
+    """
+    if name in renamed.FIELDS:
+        return f"{name} is now {renamed.FIELDS[name]}"
+    group, _, own = name.rpartition(".")
+    near = (
+        difflib.get_close_matches(name, known, n=1)
+        or [field for field in known if field.rpartition(".")[2] == own]
+        or [field for field in known if field == group]
+    )
+    if near:
+        return f"{name} is no field: did you mean {' or '.join(near)}?"
+    beside = [field for field in known if field.rpartition(".")[0] == group]
+    there = beside or dict.fromkeys(field.partition(".")[0] for field in known)
+    return f"{name} is no field; there are: {', '.join(there)}"

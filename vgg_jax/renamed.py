@@ -5,16 +5,34 @@ from typing import Any
 
 # (group, field, old value) -> today's value.
 _VALUES = {("data", "validation", "blog"): "sklearn_80_20"}
+# Old field -> what says the same today.
+FIELDS = {"schedule.warmup_epochs": "schedule.warmup, a share of the epochs"}
+_DIGITS = 9  # of a share, so that 0.23 * 24 / 24 is 0.23
 
 
 def modern(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the nested fields of a config with old values replaced by today's.
+    """Returns the nested fields of a config with what is old replaced by today's.
 
     >>> modern({"lr": 0.1, "data": {"validation": "blog"}})
     {'lr': 0.1, 'data': {'validation': 'sklearn_80_20'}}
+    >>> modern({"epochs": 30, "schedule": {"warmup_epochs": 3.0}})
+    {'epochs': 30, 'schedule': {'warmup': 0.1}}
     """
     renamed = dict(fields)
     for (group, field, old), new in _VALUES.items():
-        if renamed.get(group, {}).get(field) == old:
+        if _group(renamed, group).get(field) == old:
             renamed[group] = {**renamed[group], field: new}
+    schedule: dict[str, Any] = dict(_group(renamed, "schedule"))
+    warmup: Any = schedule.get("warmup_epochs")
+    epochs: Any = renamed.get("epochs")
+    known = isinstance(warmup, int | float) and isinstance(epochs, int) and epochs > 0
+    if known and "warmup" not in schedule:
+        del schedule["warmup_epochs"]
+        share = round(warmup / epochs, _DIGITS)
+        renamed["schedule"] = schedule | {"warmup": share}
     return renamed
+
+
+def _group(fields: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    group = fields.get(name)
+    return group if isinstance(group, Mapping) else {}

@@ -40,7 +40,7 @@ MISTAKES = {
     "stray word": ((QUICK, "lr=0.1"), 2, "lr=0.1"),
     "misspelt field": ((QUICK, "--config.learning_rate=1"), 2, "learning_rate"),
     "misspelt group": ((QUICK, "--config.mdoel.width=1"), 2, "mdoel"),
-    "field of a field": ((QUICK, "--config.lr.peak=1"), 2, "lr.peak"),
+    "field of a field": ((QUICK, "--config.lr.peak=1"), 2, "lr.peak is no field"),
     "wrong type": ((QUICK, "--config.epochs=many"), 2, "many"),
     "variant": ((QUICK, "--config.model.variant=F"), 2, "A, A-LRN, B, C, D, E"),
     "data set": ((QUICK, "--config.data.name=cifar11"), 2, "cifar11"),
@@ -51,7 +51,7 @@ MISTAKES = {
     "zero epochs": ((QUICK, "--config.epochs=0"), 2, "epochs=0"),
     "small images": ((QUICK, "--config.augment.resize=16"), 2, "32x32"),
     "boundary": ((QUICK, "--config.schedule.boundaries=(0,)"), 2, "boundaries"),
-    "long warm-up": ((QUICK, "--config.epochs=2"), 2, "warmup_epochs"),
+    "long warm-up": ((QUICK, "--config.schedule.warmup=1.0"), 2, "schedule.warmup=1"),
     "few classes": ((QUICK, "--config.model.num_classes=5"), 2, "10 classes"),
     "no validation": ((QUICK, "--config.data.validation=none",
                        "--config.test_with=best"), 2, "test_with=last"),
@@ -99,7 +99,7 @@ def test_a_variant_has_a_workdir_of_its_own(tmp_path):
 
 def test_an_empty_workdir_is_the_default(tmp_path):
     """`--workdir=$UNSET` must not train into the current directory."""
-    tiny = ["data.train=train[:160]", "epochs=1", "schedule.warmup_epochs=0.0",
+    tiny = ["data.train=train[:160]", "epochs=1",
             "model.variant=conv3-8 | conv3-8 |"]  # fmt: skip
     config = f"--config={ROOT / 'configs' / 'quickstart.py'}"
     command = [sys.executable, str(ROOT / "main.py"), config, "--workdir="]

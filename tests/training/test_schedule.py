@@ -47,12 +47,12 @@ def test_unknown_names(call, known):
         ("triangular", {}, {0: 0.8, 10: 0.6, 20: 0.4, 40: 0.0}),
         ("triangular", {"final_scale": 0.25}, {0: 0.8, 20: 0.5, 40: 0.2}),
         # Two epochs of warm-up, within the ten.
-        ("constant", {"warmup_epochs": 2}, {0: 0.0, 4: 0.4, 8: 0.8, 39: 0.8}),
-        ("cosine", {"warmup_epochs": 2}, {0: 0.0, 2: 0.2, 8: 0.8, 24: 0.4, 40: 0.0}),
-        ("triangular", {"warmup_epochs": 2}, {6: 0.6, 8: 0.8, 24: 0.4, 40: 0.0}),
+        ("constant", {"warmup": 0.2}, {0: 0.0, 4: 0.4, 8: 0.8, 39: 0.8}),
+        ("cosine", {"warmup": 0.2}, {0: 0.0, 2: 0.2, 8: 0.8, 24: 0.4, 40: 0.0}),
+        ("triangular", {"warmup": 0.2}, {6: 0.6, 8: 0.8, 24: 0.4, 40: 0.0}),
         (
             "step",
-            {"warmup_epochs": 2, "boundaries": (5,), "factor": 0.5},
+            {"warmup": 0.2, "boundaries": (5,), "factor": 0.5},
             {4: 0.4, 8: 0.8, 19: 0.8, 20: 0.4, 39: 0.4},
         ),
     ],

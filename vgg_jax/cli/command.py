@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 import vgg_jax
-from vgg_jax.errors import ConfigError, choose, guarded
+from vgg_jax.errors import ConfigError, RunError, choose, guarded
+from vgg_jax.terminal import lasting_output
 
 # Name -> what it does. Each is a module of this folder: it has a docstring with an
 # example, `add_arguments(parser)` and `run(options)`. Where it adds `--config`, the
@@ -37,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     Args:
         argv: the command and its options; by default, those of this process.
     """
-    guarded(_run, sys.argv[1:] if argv is None else argv)
+    with lasting_output():
+        guarded(_run, sys.argv[1:] if argv is None else argv)
 
 
 def parser_of(name: str) -> argparse.ArgumentParser:
@@ -63,6 +65,8 @@ def _module(name: str) -> Any:
 
 
 def _run(argv: Sequence[str]) -> None:
+    if sys.platform == "win32":  # which has no fcntl
+        raise RunError("vgg_jax runs on Linux and macOS; on Windows, use WSL")
     if not argv or argv[0] in ("-h", "--help"):
         print(_help())
     elif argv[0] == "--version":
@@ -77,11 +81,11 @@ def _run_command(name: str, *arguments: str) -> None:
     if settings and not hasattr(options, "config"):
         raise ConfigError(f"unknown option {settings[0]!r} (see vgg {name} --help)")
     options.settings = settings
-    _quiet()
-    from vgg_jax import backend  # imports JAX
+    with _quiet():
+        from vgg_jax import backend  # imports JAX
 
-    backend.configure()
-    _module(name).run(options)
+        backend.configure()
+        _module(name).run(options)
 
 
 @contextlib.contextmanager
@@ -115,10 +119,23 @@ def _help() -> str:
     )
 
 
-def _quiet() -> None:
+def _unraisable(unraisable: Any) -> None:
+    """Leaves out what TensorStore's threads raise after a failed checkpoint."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
     """Leaves to our own lines what libraries would say too."""
     from absl import logging as absl_logging
 
-    absl_logging.set_verbosity(absl_logging.ERROR)
-    # Orbax leaves tasks behind when a disk is full; the one line comes from us.
+    # Where a disk is full, Orbax logs the same traceback from each of its threads, and
+    # leaves tasks behind. It raises the error too: the one line comes from us.
+    absl_logging.set_verbosity(absl_logging.FATAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    before, sys.unraisablehook = sys.unraisablehook, _unraisable
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before

@@ -14,6 +14,7 @@ markdown, json.
 import argparse
 import json
 import sys
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -30,15 +31,19 @@ if TYPE_CHECKING:
     from vgg_jax.training.config import Config
 
 _CLASSES = {"cifar10": 10, "cifar10_sample": 10, "cifar100": 100}
-_TRAINING = {"cifar10": 50_000, "cifar10_sample": 4_000, "cifar100": 50_000}
+_CIFAR = {"train": 50_000, "test": 10_000}
+_SPLITS = {  # number of images
+    "cifar10": _CIFAR,
+    "cifar100": _CIFAR,
+    "cifar10_sample": {"train": 4_000, "test": 1_000},
+}
 _PIXELS = 32  # height and width of the images of these sets
-_BYTES = {"float32": 4, "bfloat16": 2}
 _FORMATS = ("text", "markdown", "json")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
-    parser.add_argument("--config", help="a file of configs/")
+    config_file.add_arguments(parser)
     network = parser.add_argument_group("a network without a config")
     network.add_argument("--variant", help="A, A-LRN, B, C, D, E or a table; default D")
     network.add_argument("--size", type=int, help="pixels of the images; default 224")
@@ -141,7 +146,7 @@ def rows(costs: list[cost.LayerCost], dtype: str) -> list[dict[str, Any]]:
             "output": "x".join(map(str, layer.shape)),
             "parameters": layer.params,
             "MMAC": round(layer.macs / 1e6, 3),
-            "activation kB": round(layer.elements * _BYTES[dtype] / 1e3, 1),
+            "activation kB": round(layer.elements * cost.BYTES[dtype] / 1e3, 1),
             "receptive field": layer.receptive_field,
             "stride": layer.stride,
         }
@@ -154,9 +159,8 @@ def totals(
 ) -> dict[str, Any]:
     """Returns the sums over the layers, and what training by a config comes to.
 
-    Training takes three times the arithmetic of the forward pass. Its memory is
-    estimated as weights, velocity and gradients in float32, and two copies of every
-    activation of a batch (before and after the non-linearity).
+    Training takes three times the arithmetic of the forward pass; its memory is that of
+    `cost.training_bytes`.
     """
     total = cost.total(costs)
     sums = {
@@ -165,16 +169,50 @@ def totals(
     }
     if config is None:
         return sums
-    activations = sum(layer.elements for layer in costs) * _BYTES[dtype]
-    sums["training memory, estimated MB"] = round(
-        (3 * 4 * total.params + 2 * config.batch_size * activations) / 1e6
-    )
-    if config.data.name in _TRAINING:
-        images = _TRAINING[config.data.name]
-        images -= images // 5 if config.data.validation == "sklearn_80_20" else 0
-        sums["training images"] = images
-        sums["PFLOP per epoch"] = round(6 * total.macs * images / 1e15, 4)
+    estimate = cost.training_bytes(costs, batch_size=config.batch_size, dtype=dtype)
+    sums["training memory, estimated MB"] = round(sum(estimate) / 1e6)
+    if config.data.name in _SPLITS:
+        sums |= images_of(config)
+        flop = 6 * total.macs * sums["training images"]
+        sums["PFLOP per epoch"] = round(flop / 1e15, 6)
     return sums
+
+
+def images_of(config: "Config") -> dict[str, int]:
+    """Returns how many images a config trains and validates on, of a set known here.
+
+    Raises:
+        ConfigError: a split does not exist, it is empty, or two overlap.
+    """
+    import numpy as np
+    import tensorflow_datasets as tfds  # of [train]
+
+    from vgg_jax.data import splits
+
+    infos = {
+        name: tfds.core.SplitInfo(
+            name=name, shard_lengths=[count], num_bytes=0, filename_template=None
+        )
+        for name, count in _SPLITS[config.data.name].items()
+    }
+    known: Any = SimpleNamespace(
+        name=config.data.name, info=SimpleNamespace(splits=infos)
+    )
+    spans = {"train": splits.spans_of(known, config.data.train, "data.train")}
+    asked = config.data.validation
+    if asked == splits.SKLEARN_80_20:
+        no_ids = lambda split: np.empty(0)
+        spans["train"], spans["validation"] = splits.sklearn_80_20(
+            spans["train"], no_ids
+        )
+    elif asked != "none":
+        spans["validation"] = splits.spans_of(known, asked, "data.validation")
+    splits.check_disjoint(spans)
+    count = lambda role: sum(map(len, spans.get(role, {}).values()))
+    return {
+        "training images": count("train"),
+        "validation images": count("validation"),
+    }
 
 
 def comparison(model: VGG, size: int) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
     python -m vgg_jax train --config=configs/quickstart.py
 
-The configs of `configs/`:
+The configs of `configs/`, by name or file (`--config=vgg16:D`):
 
     quickstart    minutes on a laptop; its images come with the repository
     vgg16         the blog's network and optimiser on CIFAR-10 (vgg16.py:D: the
@@ -13,7 +13,7 @@ The configs of `configs/`:
     blog          the blog's program to the letter
     findings      quarter-width networks for the paper's comparisons
 
-Every field of configs/default.py, where each is explained, can be set:
+Every field of configs/default.py can be set; --help_config explains them:
 
     python -m vgg_jax train --config=configs/vgg16.py --config.lr=0.03 \\
         --config.model.variant=E --workdir=runs/vgg16_E
@@ -31,9 +31,14 @@ from vgg_jax.errors import ConfigError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
-    parser.add_argument("--config", default="", help="a file of configs/")
+    config_file.add_arguments(parser)
     parser.add_argument(
         "--workdir", default="", help="directory of the run; default: runs/<config>"
+    )
+    parser.add_argument(
+        "--no_test",
+        action="store_true",
+        help="train and validate only; the same command without it tests",
     )
 
 
@@ -44,9 +49,14 @@ def run(options: argparse.Namespace) -> None:
         ConfigError, RunError: see `vgg_jax.train`.
     """
     if not options.config:
-        raise ConfigError("name a config: --config=configs/quickstart.py")
+        names = ", ".join(config_file.available())
+        raise ConfigError(
+            "name a config, --config=configs/quickstart.py to begin with; there are: "
+            f"{names or 'none here; they come with a checkout of the repository'}"
+        )
     config = config_file.load(options.config, options.settings)
     from vgg_jax.training.loop import train  # once the config has proved good
 
     default = Path("runs") / config_file.name(options.config)
-    train(config, Path(options.workdir or default))
+    workdir = Path(options.workdir or default)
+    train(config, workdir, test=not options.no_test)

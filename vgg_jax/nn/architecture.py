@@ -31,6 +31,7 @@ CONFIGURATIONS = {
 }
 HEADS = ("paper", "compact")
 _LAYER = re.compile(r"conv\d*[13579]-[1-9]\d*|LRN")
+_CHANNELS = range(1, 5)  # of images: grey, grey with alpha, RGB, RGB with alpha
 _LAST = 8  # the paper's number of the last weight layer, whatever the depth: fc8
 
 
@@ -105,6 +106,29 @@ def stages(variant: str) -> list[list[str]]:
     return rows
 
 
+def check_width(variant: str, width: float) -> None:
+    """Checks that every convolution keeps a channel at this width.
+
+    Args:
+        variant: as in `stages`.
+        width: multiplies the channels.
+
+    Raises:
+        ConfigError: a convolution has less than half a channel.
+    """
+    convolutions = [x for x in sum(stages(variant), []) if x != "LRN"]
+    narrow = min(convolutions, key=_features)
+    if not round(_features(narrow) * width):
+        raise ConfigError(
+            f"width={width} leaves no channel of {narrow}: it must be above "
+            f"{0.5 / _features(narrow):g} for variant={variant!r}"
+        )
+
+
+def _features(layer: str) -> int:
+    return int(layer.partition("-")[2])
+
+
 def least_size(variant: str) -> int:
     """Returns the least height and width that leave one pixel after the last pool.
 
@@ -154,7 +178,7 @@ def layers(
 size=(1, 1))
     """
     choose(HEADS, head, "head")
-    _check_size(variant, size)
+    _check_size(variant, size, inputs)
     specs: list[LayerSpec] = []
     for stage, names in enumerate(stages(variant), 1):
         for spec in _stage(stage, names, size, inputs, width, pool_early):
@@ -175,8 +199,8 @@ def _stage(stage, names, size, inputs, width, pool_early) -> Iterator[LayerSpec]
         if name == "LRN":
             yield LayerSpec(f"lrn{stage}", "lrn", stage, 1, inputs, inputs, size)
             continue
-        kernel, features = map(int, name.removeprefix("conv").split("-"))
-        channels = max(1, round(features * width))
+        kernel = int(name.removeprefix("conv").partition("-")[0])
+        channels = round(_features(name) * width)
         place = f"{stage}_{i}"
         yield LayerSpec(f"conv{place}", "conv", stage, kernel, inputs, channels, size)
         inputs = channels
@@ -203,9 +227,15 @@ def _head(size, inputs, head, hidden, dropout, num_classes) -> Iterator[LayerSpe
     yield LayerSpec(f"fc{_LAST}", "dense", _LAST, 1, values, num_classes, (1, 1))
 
 
-def _check_size(variant, size):
+def _check_size(variant, size, inputs):
     least = least_size(variant)
     if min(size) < least:
+        if size[0] in _CHANNELS and inputs not in _CHANNELS:
+            raise ConfigError(
+                f"images [B, {size[0]}, {size[1]}, {inputs}] have their channels "
+                "first: they must be NHWC, [B, height, width, channels] "
+                "(images.transpose(0, 2, 3, 1))"
+            )
         raise ConfigError(
             f"images of {size[0]}x{size[1]} are too small: configuration "
             f"{variant} halves them {least.bit_length() - 1} times and needs "

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from vgg_jax.nn.architecture import LayerSpec
 
 _ROWS = ("conv", "lrn", "pool", "dense")  # kinds of layers with a row of their own
+BYTES = {"float32": 4, "bfloat16": 2}  # of a value
 
 
 class LayerCost(NamedTuple):
@@ -72,6 +73,31 @@ def _row(spec, field, stride):
         receptive_field=field,
         stride=stride,
     )
+
+
+def training_bytes(
+    rows: Iterable[LayerCost], *, batch_size: int, dtype: str
+) -> tuple[int, int]:
+    """Estimates the memory that training takes.
+
+    Args:
+        rows: of `costs`.
+        batch_size: images per update.
+        dtype: type of the activations, one of `BYTES`.
+
+    Returns:
+        Bytes of weights, velocity and gradients, in float32; and of two copies of every
+        activation of a batch (before and after the non-linearity).
+
+    >>> from vgg_jax.nn.architecture import layers
+    >>> rows = costs(layers("A", head="compact"))
+    >>> [round(n / 1e6) for n in training_bytes(rows, batch_size=8, dtype="float32")]
+    [117, 573]
+    """
+    rows = list(rows)
+    elements = sum(row.elements for row in rows)
+    weights = sum(row.params for row in rows)
+    return 3 * 4 * weights, 2 * batch_size * elements * BYTES[dtype]
 
 
 def total(rows: list[LayerCost]) -> LayerCost:

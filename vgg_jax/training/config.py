@@ -7,28 +7,45 @@ of a field stands once, in the dataclass of its group.
 
 import dataclasses
 import json
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
+from ml_collections.config_dict import RequiredValueError
 
 from vgg_jax import backend
 from vgg_jax.data.batches import REMAINDERS
 from vgg_jax.data.datasets import Source
 from vgg_jax.errors import ConfigError, choose
 from vgg_jax.evaluation.views import VIEWS
-from vgg_jax.fields import check, in_range, one_of, positive, required, share
-from vgg_jax.nn import architecture
+from vgg_jax.fields import (
+    check,
+    check_value,
+    count,
+    field,
+    in_range,
+    one_of,
+    positive,
+    required,
+    share,
+    unknown,
+)
+from vgg_jax.nn.preprocessing import STATISTICS
 from vgg_jax.nn.vgg import VGG
 from vgg_jax.renamed import modern
 from vgg_jax.runs import trackers
-from vgg_jax.training.augment import Augment
+from vgg_jax.runs.workdir import flatten
+from vgg_jax.training import contradictions, idle
+from vgg_jax.training.augment import OWN, Augment
 from vgg_jax.training.schedule import Schedule
 from vgg_jax.training.sgd import SGD
 
 _LEAST_LAX_BATCH = 16
 DTYPES = ("auto", "float32", "bfloat16")
+NORMALIZE = ("auto", OWN, *STATISTICS)
+# What normalize="auto" is for these sets; for others it is the data's own.
+_PUBLISHED = {"cifar10": "cifar10", "cifar10_sample": "cifar10"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,7 +57,7 @@ class Checkpointing:
         minutes: between saves inside a long epoch.
     """
 
-    monitor: str = required(one_of(("accuracy", "loss")))
+    monitor: str = field("accuracy", one_of(("accuracy", "loss")))
     minutes: float = required(positive())
 
     def __post_init__(self) -> None:
@@ -78,7 +95,7 @@ class Config:
 
     fields: Mapping[str, Any]
     seed: int = required(in_range(0, 2**32))
-    epochs: int = required(in_range(1))
+    epochs: int = required(count(1))
     batch_size: int = required(in_range(1))
     remainder: str = required(one_of(REMAINDERS))
     eval_batch_size: int = required(in_range(1))
@@ -100,47 +117,7 @@ class Config:
 
     def __post_init__(self) -> None:
         check(self)
-        self._check_averages()
-        self._check_validation()
-        if self.optimizer.bias_scale != 1 and not self.model.batch_norm:
-            raise ConfigError(
-                f"optimizer.bias_scale={self.optimizer.bias_scale} multiplies the rate "
-                "of batch norm's biases, and model.batch_norm=False: set bias_scale=1, "
-                "or batch_norm=True"
-            )
-        if self.schedule.warmup_epochs >= self.epochs:
-            raise ConfigError(
-                f"schedule.warmup_epochs={self.schedule.warmup_epochs} must be below "
-                f"epochs={self.epochs}"
-            )
-        least = architecture.least_size(self.model.variant)
-        if 0 < self.augment.resize < least:
-            raise ConfigError(
-                f"augment.resize={self.augment.resize} is too small: configuration "
-                f"{self.model.variant} needs at least {least}x{least} pixels"
-            )
-
-    def _check_averages(self):
-        if self.ema_decay and self.lookahead:
-            raise ConfigError(
-                f"ema_decay={self.ema_decay} and lookahead={self.lookahead} are two "
-                "averages of the weights: set one of them to 0"
-            )
-
-    def _check_validation(self):
-        if self.data.validation != "none":
-            return
-        plateau = self.schedule.name == "plateau"
-        if plateau and self.schedule.monitor.startswith("val_"):
-            raise ConfigError(
-                f"schedule.monitor={self.schedule.monitor!r} needs a validation split, "
-                "and data.validation='none': monitor train_loss or use another schedule"
-            )
-        if self.test_with == "best":
-            raise ConfigError(
-                "test_with='best' needs a validation split, and data.validation="
-                "'none': set test_with=last"
-            )
+        contradictions.check(self)
 
 
 GROUPS = {
@@ -163,16 +140,9 @@ def build(fields: Mapping[str, Any]) -> Config:
         ConfigError: a value is out of its range, unknown, or contradicts another; a
             field is missing or unknown.
     """
-    fields = modern(json.loads(json.dumps(fields)))
-    top = {f.name for f in dataclasses.fields(Config)} - _NOT_FIELDS
-    _check_names(fields, top | GROUPS.keys(), "")
-    for name, group in GROUPS.items():
-        known = {f.name for f in dataclasses.fields(group)}
-        known -= _FLAX if group is VGG else set()
-        _check_names(fields[name], known, f"{name}.")
+    fields = _named(fields)
     classes = fields["model"]["num_classes"]
-    if classes < 0:
-        raise ConfigError(f"model.num_classes={classes} is out of range: 0 or more")
+    check_value("model.num_classes", classes, int, in_range(0))
     known_classes = {"num_classes": classes or VGG.num_classes}
     values = {**fields, "model": fields["model"] | known_classes}
     groups = {
@@ -181,21 +151,55 @@ def build(fields: Mapping[str, Any]) -> Config:
     return Config(**{**values, **groups}, fields=fields, num_classes=classes)
 
 
-def _check_names(values: Mapping[str, Any], known: Set[str], prefix: str) -> None:
-    """Checks that a group has all its fields, and no others."""
-    for name in known - values.keys():
-        raise ConfigError(f"{prefix}{name} is missing: configs/default.py has it")
-    for name in values.keys() - known:
-        raise ConfigError(
-            f"{prefix}{name} is no field; there are: {', '.join(sorted(known))}"
-        )
+def names() -> tuple[str, ...]:
+    """Returns the dotted names of all fields.
+
+    >>> names()[:2], names()[-1]
+    (('seed', 'epochs'), 'log.tracker')
+    """
+    top = (f.name for f in dataclasses.fields(Config) if f.name not in _NOT_FIELDS)
+    inner = (
+        f"{name}.{f.name}"
+        for name, group in GROUPS.items()
+        for f in dataclasses.fields(group)
+        if group is not VGG or f.name not in _FLAX
+    )
+    return (*top, *inner)
+
+
+def defaults() -> dict[str, Any]:
+    """Returns the defaults of the groups' fields that have one, by dotted name."""
+    return {
+        f"{name}.{f.name}": f.default
+        for name, group in GROUPS.items()
+        for f in dataclasses.fields(group)
+        if f.default is not dataclasses.MISSING
+    }
+
+
+def _named(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns plain values of all fields, and no others, under today's names."""
+    fields = modern(json.loads(json.dumps(fields)))
+    for name in GROUPS:
+        if not isinstance(fields.get(name, {}), Mapping):
+            raise ConfigError(f"{name}={fields[name]!r} is no group of fields")
+    known, flat = names(), flatten(fields)
+    for name in flat:
+        if name not in known:
+            raise ConfigError(unknown(name, known))
+    for name in (*GROUPS, *known):
+        if name not in flat and name not in fields:
+            raise ConfigError(f"{name} is missing: configs/default.py has it")
+    return fields
 
 
 def _group(group: type, values: Mapping[str, Any], prefix: str) -> Any:
     """Returns a group's dataclass; its errors name the field as a config does."""
     frozen = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     try:
-        return group(**frozen)
+        made = group(**frozen)
+        check(made)
+        return made
     except ConfigError as error:
         raise ConfigError(f"{prefix}{error}") from error
 
@@ -204,16 +208,43 @@ def resolve(config: ConfigDict) -> Config:
     """Returns the checked config, with every "auto" of this machine replaced.
 
     Raises:
-        ConfigError: as `build`; or something is asked for that this machine lacks.
+        ConfigError: as `build`; or something is asked for that this machine lacks; or
+            a field is set that does nothing here (`idle`).
     """
-    fields = json.loads(config.copy_and_resolve_references().to_json())
-    if dtype := fields.get("model", {}).get("dtype"):
-        choose(DTYPES, dtype, "model.dtype")
-        fields["model"]["dtype"] = backend.compute_dtype(dtype)
+    fields = _named(_plain(config))
+    dtype = choose(DTYPES, fields["model"]["dtype"], "model.dtype")
+    fields["model"]["dtype"] = backend.compute_dtype(dtype)
+    augment = fields["augment"]
+    if choose(NORMALIZE, augment["normalize"], "augment.normalize") == "auto":
+        name = str(fields["data"]["name"]).partition(":")[0]
+        augment["normalize"] = _PUBLISHED.get(name, OWN)
     resolved = build(fields)
     trackers.check(resolved.log.tracker)
     _check_convolution(resolved)
+    idle.check(resolved.fields, defaults())
+    schedule = resolved.schedule
+    if schedule.name == "step":
+        idle.check_drops(
+            schedule.boundaries, warmup=schedule.warmup, epochs=resolved.epochs
+        )
     return resolved
+
+
+def _plain(config: ConfigDict) -> dict[str, Any]:
+    """Returns nested fields; each is what JSON can hold."""
+    try:
+        fields = config.copy_and_resolve_references().to_dict()
+    except RequiredValueError as error:
+        raise ConfigError(f"a field of the config is not set: {error}") from error
+    for name, value in flatten(fields).items():
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(
+                f"{name}={value!r} must be a plain number, string, bool or tuple "
+                f"({error})"
+            ) from error
+    return fields
 
 
 def _check_convolution(config: Config) -> None:

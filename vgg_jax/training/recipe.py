@@ -1,10 +1,16 @@
 """From a config and a data set to what a training step needs."""
 
+import dataclasses
+
+from vgg_jax.data import colour_statistics
 from vgg_jax.data.datasets import Dataset
 from vgg_jax.errors import ConfigError
 from vgg_jax.training import weight_averaging
+from vgg_jax.training.augment import OWN, Augment
 from vgg_jax.training.config import Config
 from vgg_jax.training.step import Recipe
+
+_MOST_STEPS = 2**31 - 1  # of an int32, which counts them
 
 
 def build(config: Config, dataset: Dataset, steps_per_epoch: int) -> Recipe:
@@ -19,9 +25,16 @@ def build(config: Config, dataset: Dataset, steps_per_epoch: int) -> Recipe:
             f"model.num_classes={classes}, but {dataset.name} has "
             f"{len(dataset.classes)} classes: use that or more, or 0 for as many"
         )
+    _check_sizes(config.augment, dataset)
+    if config.epochs * steps_per_epoch > _MOST_STEPS:
+        raise ConfigError(
+            f"epochs={config.epochs} of {steps_per_epoch:,} steps are more than the "
+            f"{_MOST_STEPS:,} that are counted: use at most "
+            f"{_MOST_STEPS // steps_per_epoch:,}"
+        )
     return Recipe(
         model=config.model.clone(num_classes=classes),
-        augment=config.augment,
+        augment=_augment(config, dataset),
         optimizer=config.optimizer.transformation(),
         schedule=config.schedule.rate(
             lr=config.lr, epochs=config.epochs, steps_per_epoch=steps_per_epoch
@@ -33,6 +46,30 @@ def build(config: Config, dataset: Dataset, steps_per_epoch: int) -> Recipe:
         average=_average(config, config.epochs * steps_per_epoch),
         views=config.views,
     )
+
+
+def _check_sizes(augment: Augment, dataset: Dataset) -> None:
+    """Checks that what augmentation pads and cuts out is less than an image."""
+    side = min(dataset.train.image_shape[:2])
+    if augment.crop >= side:
+        raise ConfigError(
+            f"augment.crop={augment.crop} must be below {side}, the pixels of "
+            f"{dataset.name}: a crop could miss the whole image"
+        )
+    seen = augment.resize or side
+    if augment.cutout >= seen:
+        raise ConfigError(
+            f"augment.cutout={augment.cutout} must be below {seen}, the pixels that "
+            "the network sees"
+        )
+
+
+def _augment(config: Config, dataset: Dataset) -> Augment:
+    """Returns the config's, with the numbers that "data" stands for."""
+    if config.augment.normalize != OWN:
+        return config.augment
+    statistics = colour_statistics.of_split(dataset.train)
+    return dataclasses.replace(config.augment, normalize=statistics)
 
 
 def _average(config: Config, total_steps: int) -> weight_averaging.Average | None:

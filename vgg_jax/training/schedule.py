@@ -5,6 +5,7 @@ The learning rate of a step is `schedule(step) * plateau.scale`.
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ import optax
 from optax import contrib
 
 from vgg_jax.errors import choose
-from vgg_jax.fields import Rule, check, field, in_range, one_of
+from vgg_jax.fields import Rule, check, count, field, in_range, one_of, share
 
 
 def _constant(lr, **_):
@@ -58,7 +59,7 @@ class Schedule:
         name: "plateau" and "constant" stay at the peak (the plateau multiplies it);
             "step" multiplies by `factor` at every epoch in `boundaries`; "cosine" and
             "triangular" (linear) fall to `final_scale` times the peak at the end.
-        warmup_epochs: epochs of a linear rise from 0 before that, within the run.
+        warmup: share of the epochs, in [0, 1), of a linear rise from 0 before that.
         boundaries: of "step", epochs at which the rate drops.
         factor: of a drop, in (0, 1); for "step" and "plateau".
         final_scale: of "cosine" and "triangular", last rate over peak, in [0, 1].
@@ -77,16 +78,19 @@ class Schedule:
     """
 
     name: str = field("plateau", one_of(SCHEDULES))
-    warmup_epochs: float = field(0.0, in_range(0))
+    warmup: float = field(0.0, share())
     boundaries: Sequence[float] = field(
-        (60, 120, 160), Rule(lambda x: all(e > 0 for e in x), "epochs above 0")
+        (60, 120, 160),
+        Rule(
+            lambda x: all(a < b for a, b in pairwise([0, *x])), "rising epochs above 0"
+        ),
     )
     factor: float = field(0.1, Rule(lambda x: 0 < x < 1, "in (0, 1)"))
     final_scale: float = field(0.0, Rule(lambda x: 0 <= x <= 1, "in [0, 1]"))
     monitor: str = field("val_loss", one_of(MONITORS))
-    patience: int = field(1, in_range(0))
+    patience: int = field(1, count(0))
     min_delta: float = field(1e-4, in_range(0))
-    cooldown: int = field(0, in_range(0))
+    cooldown: int = field(0, count(0))
     min_lr: float = field(1e-5, in_range(0))
 
     def __post_init__(self) -> None:
@@ -100,12 +104,12 @@ class Schedule:
             epochs: length of the run.
             steps_per_epoch: updates per epoch.
         """
-        warmup = round(self.warmup_epochs * steps_per_epoch)
+        warmup = self.warmup_steps(epochs * steps_per_epoch)
         after = SCHEDULES[self.name](
             lr,
             total_steps=max(1, round(epochs * steps_per_epoch) - warmup),
             steps_per_epoch=steps_per_epoch,
-            boundaries=[epoch - self.warmup_epochs for epoch in self.boundaries],
+            boundaries=[e - warmup / steps_per_epoch for e in self.boundaries],
             factor=self.factor,
             final_scale=self.final_scale,
         )
@@ -113,6 +117,11 @@ class Schedule:
             return after
         rise = optax.linear_schedule(0.0, lr, warmup)
         return optax.join_schedules([rise, after], [warmup])
+
+    def warmup_steps(self, total_steps: float) -> int:
+        """Returns how many of the run's updates the rate rises in."""
+        # A share of nine digits (`renamed.modern`) must not decide about half a step.
+        return round(round(self.warmup * total_steps, 3))
 
     def plateau(self, lr: float) -> "Plateau | None":
         """Returns the plateau of a run with the peak `lr`, or None if it has none."""

@@ -1,0 +1,58 @@
+"""Whether a training fits the memory of its device, before anything is allocated."""
+
+import jax
+
+from vgg_jax import memory
+from vgg_jax.errors import ConfigError
+from vgg_jax.nn import cost
+from vgg_jax.training.config import Config
+
+_SLACK = 2  # the estimate of the activations is rough: XLA reuses and fuses
+
+
+def check(
+    config: Config, classes: int = 1, image_shape: tuple[int, int, int] = (0, 0, 3)
+) -> None:
+    """Checks that the network of a config can be trained here.
+
+    Args:
+        config: the run's.
+        classes: of the data set; where it is not known yet, one.
+        image_shape: `(H, W, C)` of an image of the data set; where it is not known yet,
+            nothing is checked unless the config resizes.
+
+    Raises:
+        ConfigError: weights, velocity and gradients alone are more than the device has,
+            or with the activations of a batch they are more than twice as much.
+    """
+    height, width, channels = image_shape
+    size = (config.augment.resize or height, config.augment.resize or width)
+    there = _available()
+    if there is None or not all(size):
+        return
+    model = config.model.clone(num_classes=config.num_classes or classes)
+    rows = cost.costs(model.layers(size, channels), norm_scale=model.norm_scale)
+    state, activations = cost.training_bytes(
+        rows, batch_size=config.batch_size, dtype=str(model.dtype)
+    )
+    if state > there or state + activations > _SLACK * there:
+        raise ConfigError(
+            f"training model.width={model.width:g} on batch_size={config.batch_size} "
+            f"images of {size[0]}x{size[1]} would take about {_gb(state)} for weights, "
+            f"velocity and gradients and {_gb(activations)} for activations, and "
+            f"{_gb(there)} are there: lower model.width, model.hidden or "
+            "model.num_classes for the first, batch_size or augment.resize for the "
+            "second"
+        )
+
+
+def _available() -> int | None:
+    """Returns the bytes that the device has; None where it does not say."""
+    device = jax.devices()[0]
+    if device.platform == "cpu":
+        return memory.available()
+    return (device.memory_stats() or {}).get("bytes_limit")
+
+
+def _gb(count: int) -> str:
+    return f"{count / 1e9:,.1f} GB"

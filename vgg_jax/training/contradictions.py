@@ -1,0 +1,66 @@
+"""Values of a config that are right each by itself, and wrong together."""
+
+from typing import TYPE_CHECKING
+
+from vgg_jax.errors import ConfigError
+from vgg_jax.nn import architecture
+from vgg_jax.training.sgd import DECAYS
+
+if TYPE_CHECKING:
+    from vgg_jax.training.config import Config
+
+
+def check(config: "Config") -> None:
+    """Checks a config for contradictions that hold on every machine.
+
+    Raises:
+        ConfigError: two values contradict each other.
+    """
+    for rule in (_averages, _decay, _validation, _size):
+        rule(config)
+
+
+def _averages(config: "Config") -> None:
+    if config.ema_decay and config.lookahead:
+        raise ConfigError(
+            f"ema_decay={config.ema_decay} and lookahead={config.lookahead} are two "
+            "averages of the weights: set one of them to 0"
+        )
+
+
+def _decay(config: "Config") -> None:
+    _, by_learning_rate = DECAYS[config.optimizer.decay]
+    decay = config.optimizer.weight_decay
+    share = config.lr * decay if by_learning_rate else decay
+    if share >= 1:
+        rate = f" at lr={config.lr:g}" if by_learning_rate else ""
+        raise ConfigError(
+            f"optimizer.weight_decay={decay:g}{rate} takes {share:g} times a weight "
+            "off it at every step, which flips its sign: keep it below "
+            f"{decay / share:g}"
+        )
+
+
+def _validation(config: "Config") -> None:
+    if config.data.validation != "none":
+        return
+    plateau = config.schedule.name == "plateau"
+    if plateau and config.schedule.monitor.startswith("val_"):
+        raise ConfigError(
+            f"schedule.monitor={config.schedule.monitor!r} needs a validation split, "
+            "and data.validation='none': monitor train_loss or use another schedule"
+        )
+    if config.test_with == "best":
+        raise ConfigError(
+            "test_with='best' needs a validation split, and data.validation='none': "
+            "set test_with=last"
+        )
+
+
+def _size(config: "Config") -> None:
+    least = architecture.least_size(config.model.variant)
+    if 0 < config.augment.resize < least:
+        raise ConfigError(
+            f"augment.resize={config.augment.resize} is too small: configuration "
+            f"{config.model.variant} needs at least {least}x{least} pixels"
+        )
