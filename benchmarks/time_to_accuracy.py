@@ -67,7 +67,7 @@ def main():
             labels=dataset.train.labels,
             test_images=dataset.test.images,
             test_labels=dataset.test.labels,
-            whitening=whitening.filters(np.asarray(shown), 3),
+            whitening=whitening.filters([shown], 3),
         )
         running = {
             "vgg_jax": Process(_OURS, {**job, "mode": "serve"}),

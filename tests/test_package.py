@@ -66,7 +66,7 @@ def test_the_wheel_works_outside_of_the_checkout(wheel, tmp_path):
     pip = [sys.executable, "-m", "pip", "install", "--no-deps", "--target", str(site)]
     subprocess.run([*pip, str(wheel)], check=True, capture_output=True)
     assert (site / "vgg_jax" / "py.typed").exists()
-    assert (site / "vgg_jax" / "runs" / "page.html").exists()
+    assert (site / "vgg_jax" / "runs" / "templates" / "page.html").exists()
     assert not (site / "configs").exists() and not (site / "tests").exists()
     env = {**os.environ, "PYTHONPATH": str(site)}
     run = lambda *command: subprocess.run(
