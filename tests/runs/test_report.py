@@ -14,7 +14,7 @@ import pytest
 from vgg_jax.cli import command
 from vgg_jax.cli import report as report_command
 from vgg_jax.errors import RunError
-from vgg_jax.runs import comparison, figures, gallery, report
+from vgg_jax.runs import checked_json, comparison, figures, gallery, report
 from vgg_jax.runs.run_record import RunRecord
 
 
@@ -72,7 +72,7 @@ def make_run(path, *, finished=True, lr=0.1, epochs=5, classes=CLASSES):
             "seconds": 300.0,
             "environment": {"device": "2 <CPU> cores", "command": "python main.py"},
         }
-        (path / "result.json").write_text(json.dumps(result))
+        (path / "result.json").write_text(checked_json.dumps(result))
     return path
 
 
@@ -260,11 +260,11 @@ def test_an_absent_class_shifts_no_name(absent, older, tmp_path):
     The mistake of `with_gallery` is a dog taken for a cat.
     """
     workdir = with_gallery(make_run(tmp_path / "run"))
-    result = json.loads((workdir / "result.json").read_text())
+    result = checked_json.loads((workdir / "result.json").read_bytes())
     result["test"]["confusion"][absent] = [0, 0, 0]
     del result["test"]["per_class"][CLASSES[absent]]
     for names in (CLASSES, older.split()):
-        (workdir / "result.json").write_text(json.dumps(result))
+        (workdir / "result.json").write_text(checked_json.dumps(result))
         text = report.write(workdir).read_text()
         axes = [name for name in drawn_names(text) if name in names]
         assert axes == [*names, *names]

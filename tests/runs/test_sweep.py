@@ -186,7 +186,8 @@ class Recorded:
         path.mkdir(exist_ok=True)
         (path / "config.json").write_text(json.dumps({"epochs": 2}))
         rows = [
-            {"kind": "epoch", "epoch": epoch, "val_accuracy": accuracy}
+            {"kind": "epoch", "step": epoch, "epoch": epoch, "seconds": 1.0}
+            | {"val_accuracy": accuracy}
             for epoch, accuracy in enumerate(self.validation[fields["lr"]], 1)
         ]
         (path / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
