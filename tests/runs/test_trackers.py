@@ -104,8 +104,8 @@ def test_a_tracker_that_fails_does_not_end_the_run(tmp_path, caplog):
         tmp_path, step=0, epochs=0, tracker=trackers.Tracker("x", fails, None)
     )
     with caplog.at_level(logging.ERROR):
-        log.write(*ROWS[0])
-        log.write("epoch", {"epoch": 2, "step": 10})
+        log.write("epoch", {"epoch": 1, "step": 5, "seconds": 1.0})
+        log.write("epoch", {"epoch": 2, "step": 10, "seconds": 1.0})
         log.close()
     assert caplog.text.count("no route") == 1
     assert [row["step"] for row in read(tmp_path)] == [5, 10]
