@@ -23,7 +23,7 @@ class Record(NamedTuple):
         metrics: of the validation split; None for one inside an epoch.
         seconds: spent on the epoch that it is inside of.
         config: fields of the run, nested; empty if not known (version 0.1).
-        data: what it was trained on (`datasets.description`); empty if not known.
+        data: what it was trained on (`data.description`); empty if not known.
         environment: device and versions that wrote it; empty if not known.
     """
 

@@ -173,7 +173,7 @@ def check_data(path: Path, data: Mapping[str, Any]) -> None:
 
     Args:
         path: workdir of the run.
-        data: `datasets.description` of the data set at hand.
+        data: `data.description` of the data set at hand.
 
     Raises:
         ConfigError: it was trained on others.
