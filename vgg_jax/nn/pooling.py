@@ -96,8 +96,8 @@ def _max_pool_on_cpu(x: jax.Array) -> jax.Array:
     """`max_pool` with its gradient spelled out, the same bits.
 
     It looks for the first maximum in the backward pass, where the transpose of the
-    tangent reads a mask that the forward pass wrote: 4% of the step of VGG-16 with
-    batch norm in bfloat16 (`benchmarks/revisions.py`).
+    tangent reads a mask that the forward pass wrote, which makes a whole training step
+    slower on CPU (compare the two with `benchmarks/revisions.py`).
     """
     return _maximum(x)
 

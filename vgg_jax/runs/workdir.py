@@ -94,14 +94,13 @@ def _lock(directory: int, path: Path, stack: contextlib.ExitStack) -> None:
     except BlockingIOError:
         raise
     except OSError:
-        with contextlib.suppress(PermissionError):
-            try:
-                file = stack.enter_context(open(path / ".lock", "w"))
-            except OSError as error:
-                if error.errno == errno.EROFS:  # nobody writes there
-                    return
-                raise
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            file = stack.enter_context(open(path / ".lock", "w"))
+        except OSError as error:
+            if error.errno in (errno.EROFS, errno.EACCES):  # we cannot write there
+                return
+            raise
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def write_config(path: Path, config: dict[str, Any]) -> None:
@@ -125,7 +124,7 @@ def _check_same(
     Its newest checkpoint knows the config too, should `config.json` be lost.
     """
     written, newest = _config(path), _newest(path)
-    known = [config for config in (written, newest.config) if config]
+    known = [kept for kept in (written, newest.config) if kept]
     changes = [differences(old, config, idle) for old in known]
     if changes and all(changes):
         raise ConfigError(
