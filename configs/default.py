@@ -57,7 +57,7 @@ def get_config() -> ConfigDict:
     config.model.batch_norm = False  # after each convolution (not the paper's)
     config.model.norm_scale = True  # whether batch norm learns a scale
     config.model.whiten = False  # whether conv1_1 whitens image patches, untrained
-    config.model.head = "paper"  # "paper" (hidden layers) or "compact" (none)
+    config.model.head = "paper"  # "paper", "adaptive" (7x7 maps) or "compact"
     config.model.hidden = (4096, 4096)  # widths of the paper head's hidden layers
     config.model.dropout = 0.5  # rate after each hidden layer
     config.model.pool = "max"  # "max" or "average"

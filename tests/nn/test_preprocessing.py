@@ -74,7 +74,8 @@ def test_statistics(statistics, mean, std):
 
 
 def test_no_statistics_are_left_out():
-    assert set(preprocessing.STATISTICS) == {"unit", "symmetric", "cifar10", "imagenet"}
+    names = {"unit", "symmetric", "cifar10", "imagenet", "keras"}
+    assert set(preprocessing.PREPROCESSING) == names
 
 
 @pytest.mark.parametrize("statistics", ["cifar10", "imagenet"])

@@ -7,8 +7,9 @@ import pytest
 
 from vgg_jax.data.batches import TrainingBatch
 from vgg_jax.errors import ConfigError
+from vgg_jax.nn.patterns import split
 from vgg_jax.nn.vgg import VGG
-from vgg_jax.training import frozen, step, weight_averaging
+from vgg_jax.training import step, weight_averaging
 from vgg_jax.training.augment import Augment
 from vgg_jax.training.schedule import Schedule
 from vgg_jax.training.sgd import SGD
@@ -55,8 +56,8 @@ def trained(patterns, steps=7, **options):
 )
 def test_frozen_parameters_are_bit_identical_and_the_others_move(options):
     before, after = trained(PATTERNS, weight_decay=0.1, **options)
-    old, fixed = frozen.split(before.params, PATTERNS)
-    new, still = frozen.split(after.params, PATTERNS)
+    old, fixed = split(before.params, PATTERNS)
+    new, still = split(after.params, PATTERNS)
     assert names(fixed) == FROZEN and len(names(old) | FROZEN) == 10
     for a, b in zip(jax.tree.leaves(fixed), jax.tree.leaves(still), strict=True):
         assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
@@ -84,7 +85,7 @@ def test_the_others_train_as_if_the_frozen_ones_were_constants():
 
 def test_nothing_frozen_is_the_same_program():
     params = {"fc8": {"kernel": jnp.ones(2)}}
-    assert frozen.split(params, ()) == (params, {})
+    assert split(params, ()) == (params, {})
 
 
 def test_a_pattern_that_matches_nothing_is_told():

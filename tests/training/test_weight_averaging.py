@@ -10,8 +10,8 @@ import pytest
 from configs import default
 from vgg_jax.data.batches import TrainingBatch
 from vgg_jax.errors import ConfigError
+from vgg_jax.nn.patterns import merge
 from vgg_jax.nn.vgg import VGG
-from vgg_jax.training import frozen as frozen_lib
 from vgg_jax.training import recipe, step, weight_averaging
 from vgg_jax.training.augment import Augment
 from vgg_jax.training.config import resolve
@@ -76,7 +76,7 @@ def updates(average, count, frozen=()):
     )
     state = jax.jit(partial(step.init, run, seed=0, image_shape=(8, 8, 3)))()
     ones = {"conv1_1": {"kernel": jnp.ones((3, 3, 3, 4))}}
-    state = state.replace(params=frozen_lib.merge(state.params, ones))
+    state = state.replace(params=merge(state.params, ones))
     update, states = jax.jit(partial(step.train_step, run)), [state]
     for _ in range(count):
         states.append(update(states[-1], batch)[0])

@@ -29,9 +29,10 @@ CONFIGURATIONS = {
         conv3-512 conv3-512 conv3-512 conv3-512 |
         conv3-512 conv3-512 conv3-512 conv3-512 |""",
 }
-HEADS = ("paper", "compact")
+HEADS = ("paper", "adaptive", "compact")
 _LAYER = re.compile(r"conv\d*[13579]-[1-9]\d*|LRN")
 _CHANNELS = range(1, 5)  # of images: grey, grey with alpha, RGB, RGB with alpha
+_MAP = 7  # side of the map that the adaptive head makes: the paper's, of 224 px
 _LAST = 8  # the paper's number of the last weight layer, whatever the depth: fc8
 
 
@@ -42,12 +43,13 @@ class LayerSpec(NamedTuple):
         name: in the paper's terms: `conv3_2`, `bn3_2`, `relu3_2`, `lrn1`, `pool3`,
             `fc7`, `relu7`. Layers without parameters that the paper does not number
             are called by their kind: `flatten`, `dropout6`.
-        kind: "conv", "batch_norm", "lrn", "relu", "pool", "flatten", "average",
-            "dense" or "dropout".
+        kind: "conv", "batch_norm", "lrn", "relu", "pool", "adaptive_average",
+            "flatten", "average", "dense" or "dropout".
         stage: number of the stage, from 1; in the head, the number of the layer (7 for
-            `fc7`), and 0 for "flatten" and "average".
-        kernel: side in pixels of the window that one output value sees; 1 for
-            pointwise layers; for "flatten" and "average", the height of the map.
+            `fc7`), and 0 for "adaptive_average", "flatten" and "average".
+        kernel: side in pixels of the window that one output value sees (the largest,
+            for "adaptive_average"); 1 for pointwise layers; for "flatten" and
+            "average", the height of the map.
         inputs: channels, or values, that enter.
         channels: channels, or values, that leave.
         size: height and width of the output map; `(1, 1)` in the head.
@@ -72,7 +74,7 @@ class LayerSpec(NamedTuple):
 
         What flattens or averages a map has one output: the next one is a map away.
         """
-        whole = self.kind in ("pool", "flatten", "average")
+        whole = self.kind in ("pool", "adaptive_average", "flatten", "average")
         return self.kernel if whole else 1
 
 
@@ -161,8 +163,8 @@ def layers(
         width: multiplies the channels of every convolution.
         batch_norm: whether batch norm follows each convolution.
         whiten: whether `conv1_1` is a whitening layer, without batch norm.
-        head: "paper" or "compact".
-        hidden: widths of the hidden layers of the "paper" head.
+        head: "paper", "adaptive" or "compact".
+        hidden: widths of the hidden layers of the "paper" and the "adaptive" head.
         dropout: whether (not 0) dropout follows each hidden layer.
         pool_early: whether a pool precedes the last batch norm and ReLU of its stage.
         num_classes: width of `fc8`.
@@ -214,6 +216,11 @@ def _stage(stage, names, size, inputs, width, pool_early) -> Iterator[LayerSpec]
 
 
 def _head(size, inputs, head, hidden, dropout, num_classes) -> Iterator[LayerSpec]:
+    if head == "adaptive":
+        window = max(stop - start for start, stop in windows(size[0]))
+        size = _MAP, _MAP
+        kind = "adaptive_average"
+        yield LayerSpec(kind, kind, 0, window, inputs, inputs, size)
     kind, values = "flatten", size[0] * size[1] * inputs
     if head == "compact":
         kind, values, hidden = "average", inputs, ()
@@ -225,6 +232,17 @@ def _head(size, inputs, head, hidden, dropout, num_classes) -> Iterator[LayerSpe
         if dropout:
             yield LayerSpec(f"dropout{i}", "dropout", i, 1, values, values, (1, 1))
     yield LayerSpec(f"fc{_LAST}", "dense", _LAST, 1, values, num_classes, (1, 1))
+
+
+def windows(length: int) -> list[tuple[int, int]]:
+    """Returns the part of a map that each output of the adaptive average sees.
+
+    Along one axis, as `(start, stop)`; equivalent to `torch.nn.AdaptiveAvgPool2d(7)`.
+
+    >>> windows(14)[:2], windows(3)[:3]
+    ([(0, 2), (2, 4)], [(0, 1), (0, 1), (0, 2)])
+    """
+    return [(i * length // _MAP, -(-(i + 1) * length // _MAP)) for i in range(_MAP)]
 
 
 def _check_size(variant, size, inputs):

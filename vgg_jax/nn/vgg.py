@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import lax
 from jax.typing import DTypeLike
 
+from vgg_jax.errors import choose
 from vgg_jax.fields import Rule, check, field, in_range, one_of, positive, share, widths
 from vgg_jax.nn import architecture
 from vgg_jax.nn.architecture import HEADS, LayerSpec
@@ -87,6 +89,8 @@ class VGG(nn.Module):
     `[B, num_classes]`. `train=True` turns on dropout (rng `dropout`) and batch
     statistics (collection `batch_stats`). Activations are sown into the collection
     `intermediates` under `activations`, by name: `conv4_3`, `relu4_3`, `pool4`, `fc7`.
+    `last="relu4_3"` computes nothing after that layer, needs no parameters of later
+    ones, and returns its activation.
 
     Attributes:
         variant: configuration of the paper's Table 1, "A" ... "E" or "A-LRN", or a
@@ -98,8 +102,10 @@ class VGG(nn.Module):
         whiten: `conv1_1` is a whitening layer (`whitening.set_first` computes its
             kernel, which training leaves alone), and no batch norm follows it.
         head: "paper" flattens and applies `hidden` dense layers before `fc8`;
-            "compact" averages over space and goes straight to `fc8`.
-        hidden: widths of the dense layers of the "paper" head.
+            "adaptive" does so after averaging the map to 7x7 pixels, whatever its size
+            (torchvision's; the same as "paper" at 224 pixels); "compact" averages over
+            space and goes straight to `fc8`.
+        hidden: widths of the dense layers of the "paper" and the "adaptive" head.
         dropout: rate after each hidden dense layer, in [0, 1); the paper's is 0.5.
         pool: "max" (the paper's) or "average".
         pool_early: the last convolution of a stage is pooled before batch norm and
@@ -112,7 +118,7 @@ class VGG(nn.Module):
 
     Raises:
         ConfigError: (a `ValueError`) an attribute is unknown or out of its range, or
-            an image vanishes before the last pool.
+            an image vanishes before the last pool, or `last` is no layer.
 
     >>> import jax
     >>> model = VGG("A", num_classes=10, width=0.125, head="compact")
@@ -173,17 +179,23 @@ class VGG(nn.Module):
         )
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, *, train: bool = False, last: str = ""
+    ) -> jax.Array:
         sow = Activations(name="activations")
         x = x.astype(self.dtype)
         _, height, width, channels = x.shape
-        *specs, last = self.layers((height, width), channels)
+        specs = self.layers((height, width), channels)
+        last = choose([spec.name for spec in specs], last or specs[-1].name, "last")
         for spec in specs:
             x = _APPLY[spec.kind](self, spec, x, train)
+            if spec is specs[-1]:
+                x = self.logit_scale * x.astype(jnp.float32)
             if spec.kind in _SOWN:
                 sow(spec.name, x)
-        logits = _dense(self, last, x, train).astype(jnp.float32)
-        return sow(last.name, self.logit_scale * logits)
+            if spec.name == last:
+                break
+        return x
 
 
 # One function per kind of layer, all called alike: [B, H, W, C], or [B, C] in the head,
@@ -221,6 +233,21 @@ def _pool(model: VGG, spec: LayerSpec, x: jax.Array, train: bool) -> jax.Array:
     return pool2d(x, kind=model.pool, implementation=model.conv)
 
 
+def _adaptive_average(
+    model: VGG, spec: LayerSpec, x: jax.Array, train: bool
+) -> jax.Array:
+    """Averages over windows: `torch.nn.AdaptiveAvgPool2d(7)`."""
+    del model, spec, train
+    for axis in (1, 2):
+        parts = architecture.windows(x.shape[axis])
+        if len(parts) == x.shape[axis]:  # one pixel each
+            continue
+        shown = [lax.slice_in_dim(x, *part, axis=axis) for part in parts]
+        means = [part.mean(axis, jnp.float32, keepdims=True) for part in shown]
+        x = jnp.concatenate(means, axis).astype(x.dtype)
+    return x
+
+
 def _flatten(model: VGG, spec: LayerSpec, x: jax.Array, train: bool) -> jax.Array:
     del model, spec, train
     return x.reshape(x.shape[0], math.prod(x.shape[1:]))
@@ -251,6 +278,7 @@ _APPLY: dict[str, Callable[[VGG, LayerSpec, jax.Array, bool], jax.Array]] = {
     "lrn": _lrn,
     "relu": _relu,
     "pool": _pool,
+    "adaptive_average": _adaptive_average,
     "flatten": _flatten,
     "average": _average,
     "dense": _dense,

@@ -11,7 +11,13 @@ import jax.numpy as jnp
 
 from vgg_jax.errors import choose
 from vgg_jax.fields import Rule, check, field, in_range, one_of
-from vgg_jax.nn.preprocessing import STATISTICS, Statistics, normalize, resize
+from vgg_jax.nn.preprocessing import (
+    PREPROCESSING,
+    Preprocessing,
+    Statistics,
+    normalize,
+    resize,
+)
 
 CROP_MODES = {"zero": "constant", "reflect": "reflect"}
 FLIPS = ("none", "random", "alternating")
@@ -58,10 +64,10 @@ def cutout(key: jax.Array, images: jax.Array, size: int) -> jax.Array:
     return jnp.where(hole, jnp.zeros((), images.dtype), images)
 
 
-def _statistics() -> Rule:
-    names = (*STATISTICS, OWN)
-    text = f"one of: {', '.join(names)}; or the (mean, std) of each channel"
-    return Rule(lambda x: x in names or len(x) == 2 and not isinstance(x, str), text)
+def _preprocessing() -> Rule:
+    names = (*PREPROCESSING, OWN)
+    text = f"one of: {', '.join(names)}; or a Preprocessing"
+    return Rule(lambda x: isinstance(x, Preprocessing) or x in names, text)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,9 +81,9 @@ class Augment:
             coin in the first epoch, then every other epoch the other way round).
         cutout: side of the zeroed square in pixels; 0 is off.
         resize: height and width the network sees; 0 keeps the data set's.
-        normalize: one of `preprocessing.STATISTICS`, or the mean and the standard
-            deviation of each channel in units of [0, 1]. "data" stands for those of
-            the training images, which `recipe.build` puts in its place.
+        normalize: one of `preprocessing.PREPROCESSING`, or its name. "data" stands for
+            the statistics of the training images, which `recipe.build` puts in its
+            place.
 
     Raises:
         ConfigError: a field is unknown or out of its range.
@@ -92,7 +98,7 @@ class Augment:
     flip: str = field("none", one_of(FLIPS))
     cutout: int = field(0, in_range(0))
     resize: int = field(0, in_range(0))
-    normalize: str | Statistics = field("unit", _statistics())
+    normalize: str | Preprocessing = field("unit", _preprocessing())
 
     def __post_init__(self) -> None:
         check(self)
@@ -100,7 +106,8 @@ class Augment:
     @property
     def measured(self) -> Statistics | None:
         """The numbers to normalise with, where no name stands for them."""
-        return None if isinstance(self.normalize, str) else self.normalize
+        known = self.normalize
+        return None if isinstance(known, str) else known.statistics
 
     def train(
         self,

@@ -31,7 +31,7 @@ from vgg_jax.fields import (
     share,
     unknown,
 )
-from vgg_jax.nn.preprocessing import STATISTICS
+from vgg_jax.nn.preprocessing import PREPROCESSING
 from vgg_jax.nn.vgg import VGG
 from vgg_jax.renamed import modern
 from vgg_jax.runs import trackers
@@ -43,7 +43,7 @@ from vgg_jax.training.sgd import SGD
 
 _LEAST_LAX_BATCH = 16
 DTYPES = ("auto", "float32", "bfloat16")
-NORMALIZE = ("auto", OWN, *STATISTICS)
+NORMALIZE = ("auto", OWN, *PREPROCESSING)
 # What normalize="auto" is for these sets; for others it is the data's own.
 _PUBLISHED = {"cifar10": "cifar10", "cifar10_sample": "cifar10"}
 

@@ -34,7 +34,7 @@ def _above_0(field: str) -> Need:
 
 
 _BATCH_NORM = Need("model.batch_norm", bool, "model.batch_norm=True")
-_PAPER_HEAD = _one_of("model.head", "paper")
+_PAPER_HEAD = _one_of("model.head", "paper", "adaptive")
 _HIDDEN = Need("model.hidden", bool, "model.hidden to the widths of layers")
 _DECAY = _above_0("optimizer.weight_decay")
 _STEP = _one_of("schedule.name", "step")
@@ -79,7 +79,7 @@ def idle_fields(fields: Mapping[str, Any]) -> dict[str, Need]:
     >>> from configs import quickstart
     >>> fields = resolve(quickstart.get_config()).fields
     >>> idle_fields(fields)["model.dropout"].remedy
-    'model.head=paper'
+    'model.head=paper or adaptive'
     """
     flat = flatten(dict(fields))
     missing = {

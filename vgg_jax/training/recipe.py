@@ -5,6 +5,7 @@ import dataclasses
 from vgg_jax.data import colour_statistics
 from vgg_jax.data.datasets import Dataset
 from vgg_jax.errors import ConfigError
+from vgg_jax.nn.preprocessing import Preprocessing
 from vgg_jax.training import weight_averaging
 from vgg_jax.training.augment import OWN, Augment
 from vgg_jax.training.config import Config
@@ -69,7 +70,8 @@ def _augment(config: Config, dataset: Dataset) -> Augment:
     if config.augment.normalize != OWN:
         return config.augment
     statistics = colour_statistics.of_split(dataset.train)
-    return dataclasses.replace(config.augment, normalize=statistics)
+    own = Preprocessing(*statistics)
+    return dataclasses.replace(config.augment, normalize=own)
 
 
 def _average(config: Config, total_steps: int) -> weight_averaging.Average | None:

@@ -12,8 +12,8 @@ from flax import struct
 from vgg_jax.data.batches import Batch, TrainingBatch
 from vgg_jax.evaluation.metrics import Sums, cross_entropy
 from vgg_jax.evaluation.views import views
+from vgg_jax.nn import patterns
 from vgg_jax.nn.vgg import VGG
-from vgg_jax.training import frozen
 from vgg_jax.training.augment import Augment
 from vgg_jax.training.schedule import Plateau
 from vgg_jax.training.weight_averaging import Average
@@ -27,7 +27,7 @@ class Recipe(NamedTuple):
         augment: image transforms.
         optimizer: takes the extra argument `learning_rate` (`sgd.SGD`).
         schedule: learning rate by number of updates, before the plateau's scale.
-        frozen: patterns for the parameters that do not train (`frozen.split`).
+        frozen: patterns for the parameters that do not train (`patterns.split`).
         plateau: reduces the learning rate between epochs; None where none does.
         monitor: the epoch's value that the plateau looks at.
         label_smoothing: in [0, 1).
@@ -79,8 +79,8 @@ class TrainState(struct.PyTreeNode):
     def variables(self) -> dict[str, Any]:
         """The variables that evaluation applies the model with."""
         return {
-            "params": frozen.replace(self.params, self.ema),
-            "batch_stats": frozen.replace(self.batch_stats, self.ema),
+            "params": patterns.replace(self.params, self.ema),
+            "batch_stats": patterns.replace(self.batch_stats, self.ema),
         }
 
 
@@ -100,7 +100,7 @@ def init(recipe: Recipe, *, seed: int, image_shape: tuple[int, ...]) -> TrainSta
         jax.random.key(seed), recipe.augment.evaluate(images), train=False
     )
     params = variables["params"]
-    trained, _ = frozen.split(params, recipe.frozen)
+    trained, _ = patterns.split(params, recipe.frozen)
     batch_stats = variables.get("batch_stats", {})
     averaged = _averaged(recipe, trained, batch_stats)
     return TrainState(
@@ -120,7 +120,7 @@ def _averaged(recipe: Recipe, trained: Any, batch_stats: Any) -> dict[str, Any]:
     """Returns what `recipe.average` is an average of."""
     if recipe.average is None:
         return {}
-    return frozen.merge(trained, batch_stats if recipe.average.statistics else {})
+    return patterns.merge(trained, batch_stats if recipe.average.statistics else {})
 
 
 def learning_rate(recipe: Recipe, step: jax.Array, plateau: Any) -> jax.Array:
@@ -171,10 +171,10 @@ def train_step(
         and the `learning_rate` used, float32 scalars.
     """
     images, dropout_key = network_input(recipe, batch, seed=state.seed, step=state.step)
-    trained, fixed = frozen.split(state.params, recipe.frozen)
+    trained, fixed = patterns.split(state.params, recipe.frozen)
 
     def loss_of(trained):
-        params = frozen.merge(trained, fixed)
+        params = patterns.merge(trained, fixed)
         logits, updated = recipe.model.apply(
             {"params": params, "batch_stats": state.batch_stats},
             images,
@@ -196,11 +196,11 @@ def train_step(
     if recipe.average:
         averaged = _averaged(recipe, trained, batch_stats)
         averaged, ema = recipe.average.update(averaged, ema, state.step)
-        trained = frozen.replace(trained, averaged)
+        trained = patterns.replace(trained, averaged)
     sums = Sums.of(losses, logits, batch.labels)
     state = state.replace(
         step=state.step + 1,
-        params=frozen.merge(trained, fixed),
+        params=patterns.merge(trained, fixed),
         batch_stats=batch_stats,
         ema=ema,
         opt_state=opt_state,

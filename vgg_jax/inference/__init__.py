@@ -1,0 +1,1 @@
+"""Using a network: features, losses, descriptors."""

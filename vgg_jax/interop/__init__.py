@@ -1,0 +1,1 @@
+"""A network in and out: names of layers, weights of other programs."""

@@ -1,0 +1,194 @@
+"""A network ready for use: weights, and all that belongs to them, as one value."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Self
+
+import jax
+from flax import struct
+from jax.typing import ArrayLike
+
+from vgg_jax.errors import ConfigError, choose
+from vgg_jax.interop import layer_names
+from vgg_jax.nn.preprocessing import (
+    PREPROCESSING,
+    Preprocessing,
+    ValueRange,
+    network_input,
+)
+from vgg_jax.nn.vgg import VGG
+
+HEAD = "fc8"
+
+
+class Network(struct.PyTreeNode):
+    """A network, its weights and what they need: one value, a pytree of the weights.
+
+    It can be passed to `jax.jit`, `jax.grad` and `jax.device_put` as it is; its
+    leaves are those of `variables`. Call it with images for logits.
+
+    Attributes:
+        variables: `params` and, with batch norm, `batch_stats`: float32.
+        model: the Flax module.
+        preprocessing: what it expects of its images.
+        size: height and width in pixels of the images that it was trained on; 0 where
+            that is not known.
+        class_names: one per logit; empty where they are not known.
+        source: where the weights are from: a path, or "random".
+        sha256: of the file that was read, or of the arrays of a run's checkpoint; 64
+            hexadecimal digits. Empty where nothing was read.
+        random_layers: layers whose weights are random, not read; the losses refuse a
+            network that needs one of them.
+    """
+
+    variables: Mapping[str, Any]
+    model: VGG = struct.field(pytree_node=False)
+    preprocessing: Preprocessing = struct.field(pytree_node=False)
+    size: int = struct.field(pytree_node=False, default=0)
+    class_names: tuple[str, ...] = struct.field(pytree_node=False, default=())
+    source: str = struct.field(pytree_node=False, default="")
+    sha256: str = struct.field(pytree_node=False, default="")
+    random_layers: tuple[str, ...] = struct.field(pytree_node=False, default=())
+
+    def __call__(
+        self, images: ArrayLike, *, value_range: ValueRange | None = None
+    ) -> jax.Array:
+        """Returns logits, float32 `[B, num_classes]`.
+
+        Args:
+            images: `[B, H, W, C]`, RGB, uint8 or floating point.
+            value_range: of floating-point images (`preprocessing.network_input`).
+
+        Raises:
+            ConfigError: the images are not what was declared, or too small; or the
+                network has no head.
+
+        >>> network = random(VGG("A", 10, width=0.125, head="compact"), "imagenet")
+        >>> network(jax.numpy.zeros((2, 32, 32, 3), "uint8")).shape
+        (2, 10)
+        """
+        return self.activations(images, (HEAD,), value_range=value_range)[HEAD]
+
+    def activations(
+        self,
+        images: ArrayLike,
+        layers: tuple[str, ...],
+        *,
+        value_range: ValueRange | None = None,
+    ) -> dict[str, jax.Array]:
+        """Returns the activations of layers; nothing is computed after the last one.
+
+        Args:
+            images: as in `__call__`.
+            layers: names in any convention (`layer_names.resolve`).
+            value_range: as in `__call__`.
+
+        Returns:
+            Name, as given -> activation, `[B, H, W, C]` or `[B, features]`, in the
+            type in which the model computes.
+
+        Raises:
+            ConfigError: as `__call__`; or a name is unknown.
+        """
+        names = {name: layer_names.resolve(self.model, name) for name in layers}
+        for name in names.values():
+            self.check_weights(name)
+        seen = network_input(images, self.preprocessing, value_range)
+        found = _activations(self.model, self.variables, seen, tuple(names.values()))
+        return {name: found[own] for name, own in names.items()}
+
+    def configured(self, **fields: Any) -> Self:
+        """Returns the network with other fields of its model: `dtype`, `pool`, `conv`.
+
+        The weights stay, so fields that change their shapes are refused.
+
+        Raises:
+            ConfigError: a field is unknown, out of its range, or changes the weights.
+
+        >>> network = random(VGG("A", 10, width=0.125, head="compact"), "imagenet")
+        >>> network.configured(pool="average").model.pool
+        'average'
+        """
+        free = ("conv", "dropout", "dtype", "pool")
+        for name in fields:
+            if name not in free:
+                raise ConfigError(
+                    f"{name} belongs to the weights: only {', '.join(free)} can change"
+                )
+        return self.replace(model=self.model.clone(**fields))
+
+    def layers_until(self, last: str) -> tuple[str, ...]:
+        """Returns our names of the weight layers and norms that a layer needs.
+
+        >>> network = random(VGG("A", 10, width=0.125, head="compact"), "imagenet")
+        >>> network.layers_until("relu2_1")
+        ('conv1_1', 'conv2_1')
+        """
+        last, needed = layer_names.resolve(self.model, last), []
+        for row in layer_names.table(self.model):
+            if row.spec.has_kernel or row.spec.kind == "batch_norm":
+                needed.append(row.spec.name)
+            if row.spec.name == last:
+                break
+        return tuple(needed)
+
+    def check_weights(self, last: str) -> None:
+        """Checks that there are weights for a layer and all before it.
+
+        Raises:
+            ConfigError: there are not: the file had no head.
+        """
+        missing = [
+            x for x in self.layers_until(last) if x not in self.variables["params"]
+        ]
+        if missing:
+            raise ConfigError(
+                f"{self.source} has no {', '.join(missing)}, which {last} needs: load "
+                "it with num_classes=K for a new, random head"
+            )
+
+
+@partial(jax.jit, static_argnames=("model", "names"))
+def _activations(model, variables, images, names) -> dict[str, jax.Array]:
+    specs = [spec.name for spec in model.layers(images.shape[1:3], images.shape[3])]
+    last = max(names, key=specs.index)
+    _, sown = model.apply(variables, images, last=last, mutable=["intermediates"])
+    found = sown["intermediates"]["activations"]
+    return {name: found[name][0] for name in names}
+
+
+def random(
+    model: VGG,
+    preprocessing: str | Preprocessing,
+    *,
+    seed: int = 0,
+    size: int = 0,
+    class_names: tuple[str, ...] = (),
+) -> Network:
+    """Returns a network with random weights, which says so.
+
+    Args:
+        model: the network.
+        preprocessing: one of `PREPROCESSING`, or its name.
+        seed: of the weights.
+        size: height and width in pixels of its images; 0: 224 for a "paper" head.
+        class_names: one per logit, or none.
+
+    >>> random(VGG("A", 10, width=0.125, head="compact"), "unit").random_layers[:2]
+    ('conv1_1', 'conv2_1')
+    """
+    if isinstance(preprocessing, str):
+        preprocessing = choose(PREPROCESSING, preprocessing, "preprocessing")
+    side = size or 224
+    images = jax.numpy.zeros((1, side, side, max(3, len(preprocessing.mean))))
+    variables = jax.jit(model.init)(jax.random.key(seed), images)
+    variables.pop("intermediates", None)
+    return Network(
+        variables=variables,
+        model=model,
+        preprocessing=preprocessing,
+        size=size,
+        class_names=class_names,
+        source="random",
+        random_layers=tuple(variables["params"]),
+    )
