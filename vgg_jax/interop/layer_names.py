@@ -101,7 +101,7 @@ def resolve(model: VGG, name: str) -> str:
     >>> resolve(VGG("D"), "block3_conv3"), resolve(VGG("D"), "features.15")
     ('relu3_3', 'relu3_3')
     >>> resolve(VGG("D", batch_norm=True), "features.15")
-    'conv3_1'
+    'bn3_1'
     >>> resolve(VGG("D"), "relu3_4")
     Traceback (most recent call last):
     vgg_jax.errors.ConfigError: layer='relu3_4' is unknown in configuration D: did you \
