@@ -46,11 +46,13 @@ class Named(NamedTuple):
 def table(model: VGG) -> tuple[Named, ...]:
     """Returns the layers of a network that have an activation, in order.
 
-    >>> for row in table(VGG("D"))[-7::2]:
-    ...     print(row.spec.name, row.torchvision, row.timm, row.keras)
-    pool5 features.30 features.30 block5_pool
-    relu6 classifier.1 pre_logits.act1 fc1
-    relu7 classifier.4 pre_logits.act2 fc2
+    >>> for row in table(VGG("D")):
+    ...     if row.spec.name in ("relu3_3", "pool5", "relu6", "fc8"):
+    ...         print(*row[1:])
+    features.15 features.15 block3_conv3
+    features.30 features.30 block5_pool
+    classifier.1 pre_logits.act1 fc1
+    classifier.6 head.fc predictions
     """
     side = max(_SIDE, architecture.least_size(model.variant))
     return tuple(_rows(model.layers((side, side))))
