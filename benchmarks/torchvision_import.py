@@ -21,8 +21,9 @@ _OPERATORS = (
     "_ps_roi_pool_backward",
     "_deform_conv2d_backward",
 )
-_library = torch.library.Library("torchvision", "DEF")  # kept: it lives as long as this
-for _name in _OPERATORS:
-    _library.define(f"{_name}(Tensor x) -> Tensor")
+if torch.version.cuda is None:
+    _library = torch.library.Library("torchvision", "DEF")  # lives as long as this
+    for _name in _OPERATORS:
+        _library.define(f"{_name}(Tensor x) -> Tensor")
 
 import torchvision  # noqa: E402, F401
