@@ -57,6 +57,9 @@ if TYPE_CHECKING:
     from vgg_jax.errors import ConfigError as ConfigError
     from vgg_jax.errors import RunError as RunError
     from vgg_jax.evaluation.exact import evaluate as evaluate
+    from vgg_jax.interop.load import load as load
+    from vgg_jax.interop.network import Network as Network
+    from vgg_jax.interop.save import save as save
     from vgg_jax.nn.architecture import CONFIGURATIONS as CONFIGURATIONS
     from vgg_jax.nn.architecture import LayerSpec as LayerSpec
     from vgg_jax.nn.architecture import layers as layers
@@ -72,11 +75,14 @@ __all__ = [
     "VGG",
     "ConfigError",
     "LayerSpec",
+    "Network",
     "RunError",
     "configure",
     "costs",
     "evaluate",
     "layers",
+    "load",
+    "save",
     "score",
     "total",
     "train",
@@ -86,11 +92,14 @@ _MODULES = {
     "VGG": "nn.vgg",
     "ConfigError": "errors",
     "LayerSpec": "nn.architecture",
+    "Network": "interop.network",
     "RunError": "errors",
     "configure": "backend",
     "costs": "nn.cost",
     "evaluate": "evaluation.exact",
     "layers": "nn.architecture",
+    "load": "interop.load",
+    "save": "interop.save",
     "score": "training.score",
     "total": "nn.cost",
     "train": "training.loop",
