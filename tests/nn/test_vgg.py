@@ -433,7 +433,7 @@ def test_no_images(head):
     assert logits.shape == (0, 7)
 
 
-# torch.nn.AdaptiveAvgPool2d(7) of torch 2.13 on arange(length): the mean of each window.
+# torch.nn.AdaptiveAvgPool2d(7) of torch 2.13 on arange(length): mean of each window.
 ADAPTIVE = {
     1: [0, 0, 0, 0, 0, 0, 0],
     5: [0, 0.5, 1.5, 2, 2.5, 3.5, 4],
