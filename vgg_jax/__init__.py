@@ -40,9 +40,9 @@ weights again, and `vgg_jax.evaluate` scores any network on a split, exactly:
 A mistake of the caller is a `ConfigError`, which is a `ValueError` too; anything else
 that the caller can mend is a `RunError`:
 
->>> vgg_jax.VGG(head="dense")
+>>> vgg_jax.VGG(pool="mean")
 Traceback (most recent call last):
-vgg_jax.errors.ConfigError: head='dense' is unknown; choose one of: paper, compact
+vgg_jax.errors.ConfigError: pool='mean' is unknown; choose one of: max, average
 >>> vgg_jax.score("runs/nothing")
 Traceback (most recent call last):
 vgg_jax.errors.RunError: runs/nothing holds no run (no config.json): name the workdir \
