@@ -12,7 +12,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 from rich.console import Console
 
-from configs import default
+from configs import default, finetune, quickstart
 from tests.training.test_loop import stop_after
 from vgg_jax.errors import ConfigError, RunError
 from vgg_jax.interop.load import load
@@ -182,6 +182,7 @@ def test_a_run_says_and_keeps_what_it_starts_from(whole):
         "there, model.pool='average' (here 'max')"
     ) in said
     assert result["init"]["sha256"] == there.sha256
+    assert f"{path}, SHA-256 {there.sha256}" in (workdir / "report.html").read_text()
     newest = checkpoint_record.latest(workdir / "checkpoints")
     record = checkpoint_record.read(workdir / "checkpoints" / str(newest))
     assert record.init == json.loads(json.dumps(result["init"]))
@@ -289,3 +290,13 @@ def test_auto_adopts_only_where_there_is_a_network():
     settings.init.path, settings.augment.normalize = "", "init"
     with pytest.raises(ConfigError, match="there is no init.path"):
         resolve(settings)
+
+
+def test_the_config_for_it_asks_for_a_path():
+    settings = finetune.get_config("quickstart")
+    with pytest.raises(ConfigError, match="init.layers=.* or set init.path to a run"):
+        resolve(settings)
+    settings.init.path = "runs/x"
+    assert resolve(settings).model == resolve(quickstart.get_config()).model
+    with pytest.raises(ConfigError, match="choose one of: quickstart, speedrun, vgg16"):
+        finetune.get_config("vgg99")
