@@ -71,15 +71,10 @@ def loads(text: str) -> Metadata:
     wrong = ArithmeticError, AttributeError, LookupError, RecursionError, TypeError
     try:
         said: dict[str, Any] = json.loads(text)
-        seen = said["preprocessing"]
         network = Network(
             variables={},
             model=model(said["model"]),
-            preprocessing=Preprocessing(
-                _floats(seen["mean"]),
-                _floats(seen["std"]),
-                choose(("RGB", "BGR"), seen["order"], "order"),
-            ),
+            preprocessing=Preprocessing.from_json(said["preprocessing"]),
             size=int(said["size"]),
             class_names=_texts(said["class_names"]),
             source=str(said["source"]),
@@ -123,10 +118,6 @@ def model(fields: Mapping[str, Any]) -> VGG:
         name = str(values["dtype"])
         values["dtype"] = getattr(jnp, name, name)
     return VGG(**values)
-
-
-def _floats(values: Any) -> tuple[float, ...]:
-    return tuple(map(float, values))
 
 
 def _texts(values: Any) -> tuple[str, ...]:
