@@ -14,6 +14,8 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from vgg_jax.inference.losses import perceptual_loss
+from vgg_jax.interop.network import random
 from vgg_jax.nn.conv import IMPLEMENTATIONS, conv2d
 from vgg_jax.nn.normalization import batch_norm
 from vgg_jax.nn.pooling import average_pool, max_pool, pool2d
@@ -56,6 +58,25 @@ def network(conv):
         return logits
 
     return f"{conv} network", apply, x, params
+
+
+def perceptual():
+    """Johnson's loss: name, function of images and a network, and these."""
+    model = VGG("conv3-8 | conv3-8 |", 4, head="compact")
+
+    def apply(x, network):
+        return perceptual_loss(
+            network,
+            x,
+            -x,
+            value_range=(-1, 1),
+            content=("relu2_1",),
+            style=("relu1_1", "pool2"),
+            random_weights=True,
+        )
+
+    x = jnp.tanh(numbers(BATCH, 8, 8, 3))
+    return "perceptual loss", apply, x, random(model, "imagenet", size=8)
 
 
 def layers():
@@ -125,6 +146,8 @@ def main():
     for conv in IMPLEMENTATIONS:
         for kind in (AxisType.Explicit, AxisType.Auto):
             compare(kind, *network(conv))
+    for kind in (AxisType.Explicit, AxisType.Auto):
+        compare(kind, *perceptual())
 
 
 if __name__ == "__main__":

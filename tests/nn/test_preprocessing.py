@@ -78,6 +78,36 @@ def test_no_statistics_are_left_out():
     assert set(preprocessing.PREPROCESSING) == names
 
 
+PIXELS = [[0, 0, 0], [255, 255, 255], [10, 120, 250]]  # RGB
+# What programs make of them: lpips 0.1.4, `LPIPS.scaling_layer(2 * PIXELS / 255 - 1)`,
+# before torchvision's trunk; Keras 3.15.1, `vgg16.preprocess_input(PIXELS)`.
+PEERS = {
+    "imagenet": [
+        [-2.117904, -2.035714, -1.804444],
+        [2.248908, 2.428571, 2.64],
+        [-1.946656, 0.065126, 2.552854],
+    ],
+    "keras": [
+        [-103.939, -116.779, -123.68],
+        [151.061, 138.221, 131.32],
+        [146.061, 3.221, -113.68],
+    ],
+}
+
+
+@pytest.mark.parametrize("name", PEERS)
+@pytest.mark.parametrize("value_range", [(0, 1), (-1, 1), (0, 255), None])
+def test_a_network_sees_what_other_programs_show_it(name, value_range):
+    images = jnp.asarray(PIXELS, jnp.uint8)[None, None]
+    if value_range:
+        low, high = value_range
+        images = images.astype(jnp.float32) / 255 * (high - low) + low
+    wanted = preprocessing.PREPROCESSING[name]
+    seen = preprocessing.network_input(images, wanted, value_range)
+    assert seen.dtype == jnp.float32
+    np.testing.assert_allclose(seen[0, 0], PEERS[name], rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("statistics", ["cifar10", "imagenet"])
 def test_wrong_number_of_channels(statistics):
     grey = jnp.zeros((2, 8, 8, 1), jnp.uint8)
