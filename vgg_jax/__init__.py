@@ -40,9 +40,9 @@ weights again, and `vgg_jax.evaluate` scores any network on a split, exactly:
 A mistake of the caller is a `ConfigError`, which is a `ValueError` too; anything else
 that the caller can mend is a `RunError`:
 
->>> vgg_jax.VGG(head="dense")
+>>> vgg_jax.VGG(pool="mean")
 Traceback (most recent call last):
-vgg_jax.errors.ConfigError: head='dense' is unknown; choose one of: paper, compact
+vgg_jax.errors.ConfigError: pool='mean' is unknown; choose one of: max, average
 >>> vgg_jax.score("runs/nothing")
 Traceback (most recent call last):
 vgg_jax.errors.RunError: runs/nothing holds no run (no config.json): name the workdir \
@@ -57,6 +57,9 @@ if TYPE_CHECKING:
     from vgg_jax.errors import ConfigError as ConfigError
     from vgg_jax.errors import RunError as RunError
     from vgg_jax.evaluation.exact import evaluate as evaluate
+    from vgg_jax.interop.load import load as load
+    from vgg_jax.interop.network import Network as Network
+    from vgg_jax.interop.save import save as save
     from vgg_jax.nn.architecture import CONFIGURATIONS as CONFIGURATIONS
     from vgg_jax.nn.architecture import LayerSpec as LayerSpec
     from vgg_jax.nn.architecture import layers as layers
@@ -72,11 +75,14 @@ __all__ = [
     "VGG",
     "ConfigError",
     "LayerSpec",
+    "Network",
     "RunError",
     "configure",
     "costs",
     "evaluate",
     "layers",
+    "load",
+    "save",
     "score",
     "total",
     "train",
@@ -86,11 +92,14 @@ _MODULES = {
     "VGG": "nn.vgg",
     "ConfigError": "errors",
     "LayerSpec": "nn.architecture",
+    "Network": "interop.network",
     "RunError": "errors",
     "configure": "backend",
     "costs": "nn.cost",
     "evaluate": "evaluation.exact",
     "layers": "nn.architecture",
+    "load": "interop.load",
+    "save": "interop.save",
     "score": "training.score",
     "total": "nn.cost",
     "train": "training.loop",

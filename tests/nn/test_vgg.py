@@ -431,3 +431,50 @@ def test_pooled_early():
 def test_no_images(head):
     logits, _ = activation_shapes(batch=0, variant="A", head=head, num_classes=7)
     assert logits.shape == (0, 7)
+
+
+# torch.nn.AdaptiveAvgPool2d(7) of torch 2.13 on arange(length): mean of each window.
+ADAPTIVE = {
+    1: [0, 0, 0, 0, 0, 0, 0],
+    5: [0, 0.5, 1.5, 2, 2.5, 3.5, 4],
+    6: [0, 0.5, 1.5, 2.5, 3.5, 4.5, 5],
+    7: [0, 1, 2, 3, 4, 5, 6],
+    10: [0.5, 1.5, 3, 4.5, 6, 7.5, 8.5],
+    14: [0.5, 2.5, 4.5, 6.5, 8.5, 10.5, 12.5],
+}
+
+
+@pytest.mark.parametrize("length", ADAPTIVE)
+def test_the_adaptive_head_averages_as_torchvision_does(length):
+    spec = architecture.layers("conv1-1 |", size=(2 * length, 28), head="adaptive")[3]
+    assert spec.kind == "adaptive_average" and spec.size == (7, 7)
+    model = VGG("conv1-1 |", 3, hidden=(), head="adaptive", conv="lax")
+    x = jnp.repeat(jnp.arange(length, dtype=jnp.float32), 2)[None, :, None, None]
+    x = jnp.broadcast_to(x, (1, 2 * length, 28, 1))
+    kernel = jnp.zeros((49, 3)).at[jnp.array([0, 21, 42]), jnp.arange(3)].set(1.0)
+    params = {
+        "conv1_1": {"kernel": jnp.ones((1, 1, 1, 1)), "bias": jnp.zeros(1)},
+        "fc8": {"kernel": kernel, "bias": jnp.zeros(3)},
+    }
+    logits = model.apply({"params": params}, x)  # rows 0, 3 and 6 of the map
+    assert logits[0].tolist() == [ADAPTIVE[length][row] for row in (0, 3, 6)]
+
+
+def test_the_adaptive_head_is_the_papers_at_224_pixels():
+    paper, adaptive = (shapes(224, head=head) for head in ("paper", "adaptive"))
+    assert jax.tree.map(lambda a: a.shape, paper) == jax.tree.map(
+        lambda a: a.shape, adaptive
+    )
+    assert shapes(32, head="adaptive") == adaptive
+
+
+def test_a_network_stops_at_a_layer_and_needs_no_later_parameters():
+    model = VGG("conv3-4 | conv3-4 |", 3, hidden=(), conv="lax")
+    x = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
+    variables = model.init(jax.random.key(1), x)
+    sown, _ = activations(model, variables, x)
+    params = {"conv1_1": variables["params"]["conv1_1"]}
+    found = model.apply({"params": params}, x, last="relu1_1")
+    np.testing.assert_allclose(found, sown["relu1_1"], rtol=1e-6)
+    with pytest.raises(ConfigError, match="last='relu9_9' is unknown"):
+        model.apply(variables, x, last="relu9_9")

@@ -119,7 +119,7 @@ WRONG = {
     "augment.crop": (-1, "at least 0"),
     "augment.flip": ("F", "choose one of: none, random, alternating"),
     "augment.normalize": ("F", "choose one of: auto, data, unit, symmetric, cifar10"),
-    "model.head": ("F", "choose one of: paper, compact"),
+    "model.head": ("F", "choose one of: paper, adaptive, compact"),
     "model.hidden": ((0,), "widths of at least 1"),
     "model.variant": ("F", "choose one of: A, A-LRN, B, C, D, E"),
     "model.num_classes": (-1, "at least 0"),

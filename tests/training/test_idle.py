@@ -153,7 +153,7 @@ def refused(**changes):
 def test_it_is_refused_with_what_it_needs():
     assert refused(**COMPACT | {"model.dropout": 0.3}) == (
         "model.dropout=0.3 does nothing under model.head='compact': leave it at its "
-        "default, 0.5, or set model.head=paper"
+        "default, 0.5, or set model.head=paper or adaptive"
     )
     assert "model.hidden=()" in refused(**{"model.hidden": (), "model.dropout": 0.3})
     assert "data.name='cifar100'" in refused(

@@ -63,7 +63,7 @@ class Network(struct.PyTreeNode):
             ConfigError: the images are not what was declared, or too small; or the
                 network has no head.
 
-        >>> network = random(VGG("A", 10, width=0.125, head="compact"), "imagenet")
+        >>> network = random(VGG("conv3-8 | conv3-16 |", 10, head="compact"), "unit")
         >>> network(jax.numpy.zeros((2, 32, 32, 3), "uint8")).shape
         (2, 10)
         """
@@ -105,7 +105,7 @@ class Network(struct.PyTreeNode):
         Raises:
             ConfigError: a field is unknown, out of its range, or changes the weights.
 
-        >>> network = random(VGG("A", 10, width=0.125, head="compact"), "imagenet")
+        >>> network = random(VGG("conv3-8 | conv3-16 |", 10, head="compact"), "unit")
         >>> network.configured(pool="average").model.pool
         'average'
         """
@@ -120,7 +120,7 @@ class Network(struct.PyTreeNode):
     def layers_until(self, last: str) -> tuple[str, ...]:
         """Returns our names of the weight layers and norms that a layer needs.
 
-        >>> network = random(VGG("A", 10, width=0.125, head="compact"), "imagenet")
+        >>> network = random(VGG("conv3-8 | conv3-16 |", 10, head="compact"), "unit")
         >>> network.layers_until("relu2_1")
         ('conv1_1', 'conv2_1')
         """
@@ -174,8 +174,8 @@ def random(
         size: height and width in pixels of its images; 0: 224 for a "paper" head.
         class_names: one per logit, or none.
 
-    >>> random(VGG("A", 10, width=0.125, head="compact"), "unit").random_layers[:2]
-    ('conv1_1', 'conv2_1')
+    >>> random(VGG("conv3-8 | conv3-16 |", 10, head="compact"), "unit").random_layers
+    ('conv1_1', 'conv2_1', 'fc8')
     """
     if isinstance(preprocessing, str):
         preprocessing = choose(PREPROCESSING, preprocessing, "preprocessing")

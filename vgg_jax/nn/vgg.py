@@ -20,7 +20,7 @@ from vgg_jax.nn.normalization import BatchNorm
 from vgg_jax.nn.pooling import POOLS, pool2d
 
 # Kinds of layers whose outputs are sown: everything with a name in the paper's terms.
-_SOWN = ("conv", "batch_norm", "lrn", "relu", "pool", "dense")
+_SOWN = ("conv", "batch_norm", "lrn", "relu", "pool", "adaptive_average", "dense")
 
 
 class Conv(nn.Module):

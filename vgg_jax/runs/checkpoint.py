@@ -82,10 +82,7 @@ class Checkpoints:
         return [(self._quality(metrics), number)] if metrics else []
 
     def _quality(self, metrics: Mapping[str, float]) -> float:
-        value = metrics[self._monitor]
-        if not np.isfinite(value):
-            return -np.inf
-        return -value if self._monitor == "loss" else value
+        return checkpoint_record.quality(metrics, self._monitor)
 
     def _remove_older(self) -> None:
         """Removes all but the last two and the best, each by one rename first.

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from vgg_jax.errors import RunError
 from vgg_jax.runs import manifest
 
@@ -45,6 +47,20 @@ def numbers(directory: Path) -> list[int]:
 def latest(directory: Path) -> int | None:
     """Returns the newest complete checkpoint of a directory, or None."""
     return max(numbers(directory), default=None)
+
+
+def quality(metrics: Mapping[str, float], monitor: str) -> float:
+    """Returns a number that is higher for a better checkpoint.
+
+    Args:
+        metrics: of the validation split.
+        monitor: key of the one that decides; "loss" is best when low, everything else
+            when high.
+    """
+    value = metrics[monitor]
+    if not np.isfinite(value):
+        return -np.inf
+    return -value if monitor == "loss" else value
 
 
 def read(checkpoint: Path) -> Record:

@@ -6,7 +6,7 @@ goes through all of them.
 
 import ast
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,8 +44,8 @@ def structure(checkpoint: Path, state: Any) -> tuple[Any, Callable[[Any], Any]]:
         A state to read the checkpoint into, and the function to call with what was
         read; `state` and the identity where nothing changed since.
     """
-    names = _names(checkpoint)
-    changes = [change for change in _CHANGES if change.concerns(names, state)]
+    known = names(checkpoint)
+    changes = [change for change in _CHANGES if change.concerns(known, state)]
     for change in changes:
         state = change.to_old(state)
 
@@ -57,11 +57,16 @@ def structure(checkpoint: Path, state: Any) -> tuple[Any, Callable[[Any], Any]]:
     return state, to_new
 
 
-def _names(checkpoint: Path) -> _Names:
+def names(checkpoint: Path) -> set[tuple[str, ...]]:
+    """Returns the names of the arrays in a checkpoint, by the keys to them.
+
+    Raises:
+        Damaged: its list of them is torn.
+    """
     file = checkpoint / "state" / "_METADATA"
     try:
-        names = json.loads(file.read_text())["tree_metadata"]
-        return {ast.literal_eval(name) for name in names}
+        listed = json.loads(file.read_text())["tree_metadata"]
+        return {ast.literal_eval(name) for name in listed}
     except (ValueError, SyntaxError, LookupError, TypeError) as error:
         raise Damaged(f"checkpoint {checkpoint.name}: {file.name} is torn") from error
 
@@ -108,6 +113,14 @@ def _with_one_kernel(state: Any) -> Any:
     state = _change(state, lambda layer: {k: v for k, v in layer.items() if k != _OLD})
     layer = {**state.params[_LAYER], _NEW: kernel}
     return state.replace(params={**state.params, _LAYER: layer})
+
+
+def modern_names(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns parameters of any version under the names of today."""
+    return {
+        layer: {_NEW if name == _OLD else name: x for name, x in arrays.items()}
+        for layer, arrays in params.items()
+    }
 
 
 def _change(state, function):

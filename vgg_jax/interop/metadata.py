@@ -1,0 +1,130 @@
+"""What a file that `save` wrote says of the network in it, as JSON."""
+
+import dataclasses
+import json
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+import vgg_jax
+from vgg_jax.errors import ConfigError, choose
+from vgg_jax.interop.network import Network
+from vgg_jax.interop.tensor_names import CONVENTIONS
+from vgg_jax.nn.preprocessing import Preprocessing
+from vgg_jax.nn.vgg import VGG
+
+KEY = "vgg_jax"  # in the metadata of a safetensors file
+_FLAX = ("parent", "name")
+
+
+class Metadata(NamedTuple):
+    """A file's account of itself.
+
+    Attributes:
+        convention: of its names and layouts.
+        without: weight layers that it lacks.
+        tensors_sha256: of its tensors (`checksum`), 64 hexadecimal digits.
+        network: the network without its variables.
+    """
+
+    convention: str
+    without: tuple[str, ...]
+    tensors_sha256: str
+    network: Network
+
+
+def dumps(
+    network: Network, convention: str, without: Collection[str], tensors_sha256: str
+) -> str:
+    """Returns what `loads` reads back, all of a network but its variables."""
+    model = {
+        f.name: getattr(network.model, f.name)
+        for f in dataclasses.fields(network.model)
+        if f.name not in _FLAX
+    }
+    model["dtype"] = jnp.dtype(model["dtype"]).name
+    return json.dumps(
+        {
+            "version": vgg_jax.__version__,
+            "convention": convention,
+            "without": list(without),
+            "tensors_sha256": tensors_sha256,
+            "model": model,
+            "preprocessing": network.preprocessing._asdict(),
+            "size": network.size,
+            "class_names": network.class_names,
+            "source": network.source,
+            "sha256": network.sha256,
+            "random_layers": network.random_layers,
+        }
+    )
+
+
+def loads(text: str) -> Metadata:
+    """Returns the account that a file gives of itself.
+
+    Raises:
+        ValueError: it is not one that `dumps` wrote, or a later version did that has
+            other fields. A `ConfigError` is one, too.
+    """
+    try:
+        said: dict[str, Any] = json.loads(text)
+        seen = said["preprocessing"]
+        network = Network(
+            variables={},
+            model=model(said["model"]),
+            preprocessing=Preprocessing(
+                _floats(seen["mean"]),
+                _floats(seen["std"]),
+                choose(("RGB", "BGR"), seen["order"], "order"),
+            ),
+            size=int(said["size"]),
+            class_names=_texts(said["class_names"]),
+            source=str(said["source"]),
+            sha256=str(said["sha256"]),
+            random_layers=_texts(said["random_layers"]),
+        )
+        if len(network.class_names) not in (0, network.model.num_classes):
+            raise ValueError(
+                f"{len(network.class_names)} class_names for "
+                f"{network.model.num_classes} classes"
+            )
+        return Metadata(
+            choose([*CONVENTIONS], said["convention"], "convention"),
+            _texts(said["without"]),
+            str(said["tensors_sha256"]),
+            network,
+        )
+    except (LookupError, TypeError, RecursionError) as error:
+        raise ValueError(f"{type(error).__name__} {error}") from error
+
+
+def model(fields: Mapping[str, Any]) -> VGG:
+    """Returns the network with these fields, as JSON keeps them.
+
+    Raises:
+        ConfigError: one of them is unknown or out of its range.
+
+    >>> model({"variant": "A", "hidden": [8], "dtype": "bfloat16"}).hidden
+    (8,)
+    """
+    known = {f.name for f in dataclasses.fields(VGG)} - {*_FLAX}
+    unknown = sorted(fields.keys() - known)
+    if unknown:
+        raise ConfigError(f"model.{unknown[0]} is unknown to this version")
+    values: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()
+    }
+    if "dtype" in values:
+        name = str(values["dtype"])
+        values["dtype"] = getattr(jnp, name, name)
+    return VGG(**values)
+
+
+def _floats(values: Any) -> tuple[float, ...]:
+    return tuple(map(float, values))
+
+
+def _texts(values: Any) -> tuple[str, ...]:
+    return tuple(map(str, values))

@@ -1,0 +1,280 @@
+"""Names and layouts of a network's tensors in the files of each convention.
+
+One table; reading and writing both go through it, so each is the other's inverse.
+"""
+
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from vgg_jax.errors import choose
+from vgg_jax.interop import layer_names
+from vgg_jax.interop.layer_names import Named
+from vgg_jax.interop.network import HEAD
+from vgg_jax.nn.vgg import VGG
+
+Shape = tuple[int | None, ...]  # None: a length that is decided elsewhere
+COUNTER = "num_batches_tracked"  # of PyTorch's batch norm; the networks have none
+
+_TORCH = {
+    "kernel": "weight",
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+}
+
+
+class Layout(NamedTuple):
+    """How a file orders the axes of a kernel.
+
+    Attributes:
+        axes: their number.
+        to_ours, to_file: functions of a kernel and the number of channels of the map
+            that a dense layer flattens, or of its inputs where it flattens none.
+    """
+
+    axes: int
+    to_ours: Callable[[np.ndarray, int], np.ndarray]
+    to_file: Callable[[np.ndarray, int], np.ndarray]
+
+
+def _side(values: int, channels: int) -> int:
+    """Returns the side of the square map that has so many values."""
+    side = math.isqrt(values // channels)
+    if not side or side * side * channels != values:
+        raise ValueError(f"{values} inputs are no square map of {channels} channels")
+    return side
+
+
+def _from_maps(x: np.ndarray, channels: int) -> np.ndarray:  # [K, C, H, W]
+    del channels
+    return x.transpose(2, 3, 1, 0).reshape(-1, len(x))
+
+
+def _to_maps(x: np.ndarray, channels: int) -> np.ndarray:  # [H W C, K]
+    side = _side(len(x), channels)
+    return x.reshape(side, side, channels, -1).transpose(3, 2, 0, 1)
+
+
+def _from_flat(x: np.ndarray, channels: int) -> np.ndarray:  # [K, C H W]
+    side = _side(x.shape[1], channels)
+    return _from_maps(x.reshape(len(x), channels, side, side), channels)
+
+
+def _to_flat(x: np.ndarray, channels: int) -> np.ndarray:  # [H W C, K]
+    return _to_maps(x, channels).reshape(x.shape[1], -1)
+
+
+_OURS_CONV = Layout(4, lambda x, _: x, lambda x, _: x)
+_OURS_DENSE = _OURS_CONV._replace(axes=2)
+_OIHW = Layout(
+    4, lambda x, _: x.transpose(2, 3, 1, 0), lambda x, _: x.transpose(3, 2, 0, 1)
+)
+_MAPS = Layout(4, _from_maps, _to_maps)  # a dense layer as a convolution
+_FLAT = Layout(2, _from_flat, _to_flat)
+
+
+class Convention(NamedTuple):
+    """How files of a convention call things.
+
+    Attributes:
+        module: the name of a layer, "" where the convention has no such layer.
+        separator: between the name of a layer and that of an array.
+        arrays: our name of an array -> the convention's.
+        conv, hidden, last: layouts of kernels: of convolutions, of hidden dense layers
+            and of the last one.
+    """
+
+    module: Callable[[Named], str]
+    separator: str
+    arrays: Mapping[str, str]
+    conv: Layout
+    hidden: Layout
+    last: Layout
+
+
+_OWN_ARRAYS = {name: name for name in _TORCH}
+CONVENTIONS = {
+    "vgg_jax": Convention(
+        lambda row: row.spec.name,
+        separator="/",
+        arrays=_OWN_ARRAYS,
+        conv=_OURS_CONV,
+        hidden=_OURS_DENSE,
+        last=_OURS_DENSE,
+    ),
+    "torchvision": Convention(
+        lambda row: row.torchvision,
+        separator=".",
+        arrays=_TORCH,
+        conv=_OIHW,
+        hidden=_FLAT,
+        last=_FLAT,
+    ),
+    "timm": Convention(
+        lambda row: row.timm,
+        separator=".",
+        arrays=_TORCH,
+        conv=_OIHW,
+        hidden=_MAPS,
+        last=_FLAT,
+    ),
+    "keras": Convention(
+        lambda row: row.keras,
+        separator="/",
+        arrays=_OWN_ARRAYS,
+        conv=_OURS_CONV,
+        hidden=_OURS_DENSE,
+        last=_OURS_DENSE,
+    ),
+}
+
+
+class Tensor(NamedTuple):
+    """A tensor of a file, and which array of the network it is.
+
+    Attributes:
+        name: in the file.
+        collection, layer, array: of the network: `params`, `conv1_1`, `kernel`.
+        shape: of the network's array.
+        layout: of a kernel in the file; None for a vector.
+        channels: see `Layout`.
+    """
+
+    name: str
+    collection: str
+    layer: str
+    array: str
+    shape: Shape
+    layout: Layout | None
+    channels: int
+
+
+def tensors(
+    model: VGG, convention: str, without: Collection[str] = ()
+) -> tuple[Tensor, ...]:
+    """Returns the tensors that a file of a network has, in the order of the layers.
+
+    Args:
+        model: the network.
+        convention: one of `CONVENTIONS`.
+        without: weight layers that the file lacks: all or the end of a head.
+
+    Raises:
+        ConfigError: `convention` is unknown.
+
+    >>> row = tensors(VGG("D"), "torchvision")[-2]
+    >>> row.name, row.layer, row.shape
+    ('classifier.6.weight', 'fc8', (4096, 1000))
+    """
+    known = choose(CONVENTIONS, convention, "convention")
+    rows = layer_names.table(model)
+    flattened = next(row.spec.name for row in rows if row.spec.kind == "dense")
+    channels = [row.spec.channels for row in rows if row.spec.kind == "conv"][-1]
+    return tuple(
+        tensor
+        for row in rows
+        if row.spec.name not in without
+        for tensor in _OF_KIND.get(row.spec.kind, _none)(
+            model,
+            _Layer(
+                _named_by_relu(row, rows),
+                known,
+                channels if row.spec.name == flattened else 0,
+            ),
+        )
+    )
+
+
+class _Layer(NamedTuple):
+    """A layer of a network in a convention.
+
+    Attributes:
+        row: its names.
+        convention: of the file.
+        map_channels: of the map that it flattens; 0 if it flattens none.
+    """
+
+    row: Named
+    convention: Convention
+    map_channels: int
+
+    def tensor(self, array: str, shape: Shape, **known) -> Tensor:
+        """Returns the entry of one of its arrays."""
+        convention = self.convention
+        module = convention.module(self.row)
+        name = f"{module}{convention.separator}{convention.arrays[array]}"
+        defaults = {"collection": "params", "layout": None, "channels": 0}
+        return Tensor(
+            name, layer=self.row.spec.name, array=array, shape=shape, **defaults | known
+        )
+
+
+def _named_by_relu(row: Named, rows: tuple[Named, ...]) -> Named:
+    """Keras calls a layer and the ReLU after it by one name, which the ReLU has."""
+    relu = row.spec.name.replace("conv", "relu").replace("fc", "relu")
+    named = (other.keras for other in rows if other.spec.name == relu)
+    return row._replace(keras=row.keras or next(named, ""))
+
+
+def _none(model: VGG, layer: _Layer) -> Iterator[Tensor]:
+    del model, layer
+    return iter(())
+
+
+def _conv(model: VGG, layer: _Layer) -> Iterator[Tensor]:
+    del model
+    spec = layer.row.spec
+    inputs = None if spec.name == "conv1_1" else spec.inputs  # grey, RGB, ...
+    shape = spec.kernel, spec.kernel, inputs, spec.channels
+    yield layer.tensor("kernel", shape, layout=layer.convention.conv)
+    yield layer.tensor("bias", (spec.channels,))
+
+
+def _batch_norm(model: VGG, layer: _Layer) -> Iterator[Tensor]:
+    shape = (layer.row.spec.channels,)
+    if model.norm_scale:
+        yield layer.tensor("scale", shape)
+    yield layer.tensor("bias", shape)
+    yield layer.tensor("mean", shape, collection="batch_stats")
+    yield layer.tensor("var", shape, collection="batch_stats")
+
+
+def _dense(model: VGG, layer: _Layer) -> Iterator[Tensor]:
+    spec, convention = layer.row.spec, layer.convention
+    any_size = layer.map_channels and model.head == "paper"
+    yield layer.tensor(
+        "kernel",
+        (None if any_size else spec.inputs, spec.channels),
+        layout=convention.last if spec.name == HEAD else convention.hidden,
+        channels=layer.map_channels or spec.inputs,
+    )
+    yield layer.tensor("bias", (spec.channels,))
+
+
+_OF_KIND = {"conv": _conv, "batch_norm": _batch_norm, "dense": _dense}
+
+
+def fixed(model: VGG, convention: str) -> dict[str, np.ndarray]:
+    """Returns the tensors that PyTorch's files have and the network has not, by name.
+
+    The counters of batch norm, which inference does not use; and its scales, where the
+    network learns none: ones.
+
+    >>> [*fixed(VGG("A", batch_norm=True), "timm")][0]
+    'features.1.num_batches_tracked'
+    """
+    known = choose(CONVENTIONS, convention, "convention")
+    if known.arrays is not _TORCH:
+        return {}
+    extra = {}
+    for row in layer_names.table(model):
+        if row.spec.kind == "batch_norm":
+            extra[f"{known.module(row)}.{COUNTER}"] = np.zeros((), np.int64)
+            if not model.norm_scale:
+                ones = np.ones(row.spec.channels, np.float32)
+                extra[f"{known.module(row)}.weight"] = ones
+    return extra
