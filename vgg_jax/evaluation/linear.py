@@ -15,10 +15,10 @@ from vgg_jax.fields import check_value, in_range
 
 # Module, class and settings in scikit-learn.
 _KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "svm": ("sklearn.svm", "LinearSVC", {"max_iter": 10_000, "random_state": 0}),
+    "svm": ("sklearn.svm", "LinearSVC", {"max_iter": 10_000, "dual": False}),
     "logistic": ("sklearn.linear_model", "LogisticRegression", {"max_iter": 10_000}),
 }
-STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0)
+STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
 
 
 class Labelled(NamedTuple):
