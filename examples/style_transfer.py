@@ -1,6 +1,6 @@
 """Paints one picture in the style of another (Gatys et al., 2016), with any VGG.
 
-    python examples/style_transfer.py --weights runs/quickstart \\
+    python -m examples.style_transfer --weights runs/quickstart \\
         --content photo.jpg --style painting.jpg --out painted.png
 
 Adam changes the pixels of the content: at a quarter of its size, at half, at the whole.
