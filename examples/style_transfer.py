@@ -8,6 +8,7 @@ Differences are relative to what they differ from, so one weight suits every net
 """
 
 import argparse
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +19,10 @@ from rich.progress import Progress
 
 import vgg_jax
 from vgg_jax.errors import guarded
+from vgg_jax.inference.losses import gram, total_variation
 
 CONTENT = ("relu3_1",)
-STYLE = ("relu1_1", "relu2_1", "relu3_1")
+STYLE = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
 SCALES = (4, 2, 1)  # --size is divided by each in turn
 RATE = 0.02  # Adam's, where black is 0 and white is 1
 
@@ -33,28 +35,20 @@ def read(path: str, side: int) -> jax.Array:
     return jnp.asarray(np.asarray(small, np.float32)[None] / 255)
 
 
-def gram(x: jax.Array) -> jax.Array:  # [B, H, W, C] -> [B, C, C]
-    return jnp.einsum("bhwc,bhwd->bcd", x, x) / (x.shape[1] * x.shape[2])
-
-
-def total_variation(x: jax.Array) -> jax.Array:
-    return (jnp.diff(x, axis=1) ** 2).mean() + (jnp.diff(x, axis=2) ** 2).mean()
-
-
 def relative(x: jax.Array, wanted: jax.Array) -> jax.Array:
     return ((x - wanted) ** 2).sum() / (wanted**2).sum()
 
 
 def paint(network, picture, content, style, options):
     """Yields the loss before each step, and the picture after it."""
-    see = lambda x, layers: network.activations(x, layers, value_range=(0, 1))
+    see = partial(vgg_jax.features, network, value_range=(0, 1))
     wanted, grams = see(content, CONTENT), jax.tree.map(gram, see(style, STYLE))
 
     def loss(picture):
         seen = see(picture, (*CONTENT, *STYLE))
         far = sum(relative(seen[name], x) for name, x in wanted.items())
         strange = sum(relative(gram(seen[name]), x) for name, x in grams.items())
-        rough = total_variation(picture)
+        rough = total_variation(picture).sum() / picture.size
         return far + options.style_weight * strange + options.smooth * rough
 
     @jax.jit
@@ -79,7 +73,7 @@ def main():
     parser.add_argument("--steps", type=int, default=80, help="at each of three sizes")
     parser.add_argument("--size", type=int, default=384, help="longer side, pixels")
     parser.add_argument("--style_weight", type=float, default=4.0)
-    parser.add_argument("--smooth", type=float, default=10.0, help="0: no smoothing")
+    parser.add_argument("--smooth", type=float, default=1.0, help="0: no smoothing")
     options = parser.parse_args()
     vgg_jax.configure()
     network = vgg_jax.load(options.weights)

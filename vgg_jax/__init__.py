@@ -57,6 +57,8 @@ if TYPE_CHECKING:
     from vgg_jax.errors import ConfigError as ConfigError
     from vgg_jax.errors import RunError as RunError
     from vgg_jax.evaluation.exact import evaluate as evaluate
+    from vgg_jax.inference.features import features as features
+    from vgg_jax.inference.lpips import lpips as lpips
     from vgg_jax.interop.load import load as load
     from vgg_jax.interop.network import Network as Network
     from vgg_jax.interop.save import save as save
@@ -80,8 +82,10 @@ __all__ = [
     "configure",
     "costs",
     "evaluate",
+    "features",
     "layers",
     "load",
+    "lpips",
     "save",
     "score",
     "total",
@@ -97,8 +101,10 @@ _MODULES = {
     "configure": "backend",
     "costs": "nn.cost",
     "evaluate": "evaluation.exact",
+    "features": "inference.features",
     "layers": "nn.architecture",
     "load": "interop.load",
+    "lpips": "inference.lpips",
     "save": "interop.save",
     "score": "training.score",
     "total": "nn.cost",

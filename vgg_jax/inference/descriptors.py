@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from vgg_jax.errors import ConfigError, choose
+from vgg_jax.inference.features import check_loaded
 from vgg_jax.interop import layer_names
 from vgg_jax.interop.network import Network
 from vgg_jax.nn.dense import activation_map
@@ -68,8 +69,7 @@ def descriptors(
     _check_scales(scales)
     last = layer_names.resolve(network.model, layer)
     network.check_weights(last)
-    if not random_weights:
-        _check_trained(network, last)
+    check_loaded(network, (last,), allowed=random_weights)
     seen = network_input(images, network.preprocessing, value_range)
     vectors = jnp.stack([_pooled(network, seen, s, last, flip) for s in scales], 1)
     if combine == "average":
@@ -102,13 +102,4 @@ def _check_scales(scales: Sequence[int]) -> None:
     if not scales or not all(isinstance(s, int) and s > 0 for s in scales):
         raise ConfigError(
             f"scales={scales!r} must be whole numbers of pixels: (256, 384, 512)"
-        )
-
-
-def _check_trained(network: Network, last: str) -> None:
-    random = [x for x in network.layers_until(last) if x in network.random_layers]
-    if random:
-        raise ConfigError(
-            f"the weights of {', '.join(random)} are random, and {last} needs them: "
-            "load trained ones, or pass random_weights=True"
         )

@@ -19,6 +19,7 @@ ValueRange = tuple[float, float]
 
 _BYTE: ValueRange = (0, 255)
 _SLACK = 1e-3  # share of the range, for the rounding of interpolation: a quarter level
+_OVERSHOOT = 0.2  # share of the range, up to which it looks like interpolation
 _RANGES = "(0, 1), (-1, 1) or (0, 255)"
 
 
@@ -198,9 +199,9 @@ def _check_values(images: jax.Array, low: float, high: float) -> None:
     if images.dtype == jnp.uint8 or not images.size:
         return
     slack = _SLACK * (high - low)
-    seen: Any = images.astype(jnp.float32)
     within = lambda least, most: (least >= low - slack) & (most <= high + slack)
     if isinstance(images, Tracer):
+        seen: Any = images.astype(jnp.float32)
         checkify.debug_check(
             within(seen.min(), seen.max()),
             f"images hold values outside of value_range=({low:g}, {high:g}), or NaN: "
@@ -209,22 +210,23 @@ def _check_values(images: jax.Array, low: float, high: float) -> None:
             most=seen.max(),
         )
         return
-    least, most = float(seen.min()), float(seen.max())
+    with jax.ensure_compile_time_eval():  # constants of a program are known too
+        least, most = float(images.min()), float(images.max())
     if np.isnan(least):
         raise ConfigError("images hold NaN")
     if not within(least, most):
         raise ConfigError(
             f"images hold values from {least:g} to {most:g}, outside of "
-            f"value_range=({low:g}, {high:g}): {_remedy(least, most)}"
+            f"value_range=({low:g}, {high:g}): {_remedy(least, most, low, high)}"
         )
 
 
-def _remedy(least: float, most: float) -> str:
-    for low, high in ((0, 1), (-1, 1), _BYTE):
-        slack = _SLACK * (high - low)
-        if low - slack <= least and most <= high + slack:
-            return f"is it ({low}, {high})?"
-    return "clip or scale them"
+def _remedy(least: float, most: float, low: float, high: float) -> str:
+    over = max(low - least, most - high) / (high - low)
+    for black, white in ((-1, 1), _BYTE):
+        if over > _OVERSHOOT and black <= least and most <= white:
+            return f"is it ({black}, {white})?"
+    return "clip them, as interpolation overshoots"
 
 
 def resize(images: jax.Array, size: int) -> jax.Array:
