@@ -65,7 +65,7 @@ class Peer:
 
 # What `backend.configure` does for us, done for the peers.
 _ONEDNN = ("XLA_FLAGS", "--xla_cpu_experimental_onednn_custom_call=true")
-_MALLOC = (
+MALLOC = (
     "GLIBC_TUNABLES",
     f"glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold={2**64 - 1}:"
     "glibc.malloc.arena_max=1",
@@ -75,13 +75,13 @@ OURS = "vgg_jax"
 PEERS = {
     OURS: Peer("ours.py"),
     "flax": Peer("flax_linen.py"),
-    "flax tuned": Peer("flax_linen.py", environ=(_ONEDNN, _MALLOC)),
+    "flax tuned": Peer("flax_linen.py", environ=(_ONEDNN, MALLOC)),
     "torch": Peer("pytorch.py", "torch", _EAGER),
-    "torch tuned": Peer("pytorch.py", "torch", _EAGER, (_MALLOC,)),
+    "torch tuned": Peer("pytorch.py", "torch", _EAGER, (MALLOC,)),
     "torch.compile": Peer("pytorch.py", "torch", _COMPILE),
-    "torch.compile tuned": Peer("pytorch.py", "torch", _COMPILE, (_MALLOC,)),
+    "torch.compile tuned": Peer("pytorch.py", "torch", _COMPILE, (MALLOC,)),
     "keras": Peer("keras_tensorflow.py", "keras", _EAGER),
-    "keras tuned": Peer("keras_tensorflow.py", "keras", _EAGER, (_MALLOC,)),
+    "keras tuned": Peer("keras_tensorflow.py", "keras", _EAGER, (MALLOC,)),
     "keras xla": Peer("keras_tensorflow.py", "keras", _COMPILE),
 }
 _PEAK = Peer("peak.py")

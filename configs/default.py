@@ -36,6 +36,10 @@ def get_config() -> ConfigDict:
     config.data.test = "test"  # TFDS split
     config.data.stream = False  # decode from disk as needed, not into memory
 
+    config.init = ConfigDict()  # weights to start from, instead of random ones
+    config.init.path = ""  # a run's workdir or a file of weights; "": random
+    config.init.layers = ("*",)  # which of its layers or parameters, by patterns
+
     config.augment = ConfigDict()  # of training images, on the device
     config.augment.crop = 0  # pixels of padding before a random crop; 0: off
     config.augment.crop_mode = "zero"  # padding: "zero" or "reflect"
@@ -46,8 +50,9 @@ def get_config() -> ConfigDict:
     # cropped at the centre as they are read; smaller square ones are enlarged later.
     config.augment.resize = 0
     # Mean and deviation of the channels: "unit" (0 and 1), "symmetric", "cifar10",
-    # "imagenet"; "data": those of the training images; "auto": "cifar10" for CIFAR-10
-    # and its sample, "data" for other sets.
+    # "imagenet", "keras" (BGR); "data": those of the training images; "init": what the
+    # network of init.path expects. "auto" is "init" where that is set, else "cifar10"
+    # for CIFAR-10 and its sample, and "data" for other sets.
     config.augment.normalize = "auto"
 
     config.model = ConfigDict()
@@ -67,6 +72,7 @@ def get_config() -> ConfigDict:
     config.model.logit_scale = 1.0  # multiplies the logits
     config.model.dtype = "auto"  # float32, bfloat16; auto: bfloat16 where it is fast
     config.model.conv = "auto"  # "auto": fast on each platform; "lax": XLA's own
+    config.model.frozen = ()  # patterns of layers or parameters that do not train
 
     config.optimizer = ConfigDict()  # SGD
     config.optimizer.momentum = 0.9  # of the velocity; 0: plain SGD
@@ -77,6 +83,8 @@ def get_config() -> ConfigDict:
     config.optimizer.bias_scale = 1.0  # multiplies lr of batch norm's biases
     config.optimizer.clip_norm = 0.0  # largest gradient norm; 0: off
     config.optimizer.muon = 0.0  # Muon for the kernels, at muon * lr; 0: off
+    # Factors of lr by patterns, ("conv[12]_*=0.1", "fc8=10"); the last match decides.
+    config.optimizer.layer_rates = ()
 
     config.schedule = ConfigDict()  # of the learning rate
     config.schedule.name = "plateau"  # plateau, constant, step, cosine, triangular

@@ -141,8 +141,8 @@ def test_a_command(command, checkout, environ):
         stopped_after_first_steps(FOLDER, checkout, environ)
     if command == FOLDER and photos.exists():
         shutil.rmtree(photos)
-    if re.search("vgg_jax (report|score)", command):  # of runs that must be there
-        for name in re.findall(r"--workdir=runs/(\w+)", command):
+    if re.search("vgg_jax (report|score)|init.path", command):  # of runs there must be
+        for name in re.findall(r"(?:--workdir|init.path)=runs/(\w+)", command):
             if not (checkout / "runs" / name / "checkpoints").exists():
                 first = f"{sys.executable} main.py --config=configs/{name}.py"
                 stopped_after_first_steps(first, checkout, environ)

@@ -7,6 +7,13 @@ from typing import Any
 _VALUES = {("data", "validation", "blog"): "sklearn_80_20"}
 # Old field -> what says the same today.
 FIELDS = {"schedule.warmup_epochs": "schedule.warmup, a share of the epochs"}
+# What older versions did not have -> the values that say what they did: fields of
+# groups that they had, and a group.
+_NEW_FIELDS: Mapping[str, Mapping[str, Any]] = {
+    "model": {"frozen": []},
+    "optimizer": {"layer_rates": []},
+}
+_NEW_GROUPS: Mapping[str, Any] = {"init": {"path": "", "layers": ["*"]}}
 _DIGITS = 9  # of a share, so that 0.23 * 24 / 24 is 0.23
 
 
@@ -22,11 +29,16 @@ def modern(fields: Mapping[str, Any]) -> dict[str, Any]:
     for (group, field, old), new in _VALUES.items():
         if _group(renamed, group).get(field) == old:
             renamed[group] = {**renamed[group], field: new}
+    for group, added in _NEW_FIELDS.items():
+        if known := _group(renamed, group):
+            renamed[group] = {**added, **known}
+    if _group(renamed, "model"):  # all of a config, not a few fields
+        renamed = {**_NEW_GROUPS, **renamed}
     schedule: dict[str, Any] = dict(_group(renamed, "schedule"))
     warmup: Any = schedule.get("warmup_epochs")
     epochs: Any = renamed.get("epochs")
-    known = isinstance(warmup, int | float) and isinstance(epochs, int) and epochs > 0
-    if known and "warmup" not in schedule:
+    numbers = isinstance(warmup, int | float) and isinstance(epochs, int) and epochs > 0
+    if numbers and "warmup" not in schedule:
         del schedule["warmup_epochs"]
         share = round(warmup / epochs, _DIGITS)
         renamed["schedule"] = schedule | {"warmup": share}

@@ -59,8 +59,8 @@ CASES = {
     "schedule.cooldown": (COSINE, 4, {}),
     "schedule.min_lr": (COSINE, 0.02, {}),
 }
-# Not seen in an update: where files are, which checkpoint is kept.
-OUTSIDE = {"data.data_dir", "data.archive_dir", "checkpoint.monitor"}
+# Not seen in an update: where files are, which checkpoint is kept, the first weights.
+OUTSIDE = {"data.data_dir", "data.archive_dir", "checkpoint.monitor", "init.layers"}
 
 
 def fields_of(**changes):
@@ -165,6 +165,9 @@ def test_it_is_refused_with_what_it_needs():
     assert "data.validation='none'" in refused(
         **{"data.validation": "none", "test_with": "last", "schedule.name": "cosine"},
         **{"checkpoint.monitor": "loss"},
+    )
+    assert refused(**{"init.layers": ("conv*",)}).endswith(
+        "set init.path to a run or a file"
     )
 
 

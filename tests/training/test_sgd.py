@@ -183,3 +183,54 @@ def test_norm_biases_learn_faster():
 def test_an_unknown_decay_is_told():
     with pytest.raises(ConfigError, match="decay='F'.*decoupled, constant, l2"):
         SGD(decay="F")
+
+
+RATES_OF = ("*=0.5", "conv1_1=3", "bn1_1/bias=0.1")  # factors below: the last decides
+FACTORS = {
+    "conv1_1/kernel": 3,
+    "conv1_1/bias": 3,
+    "bn1_1/scale": 0.5,
+    "bn1_1/bias": 0.1,
+}
+
+
+@pytest.mark.parametrize("decay", RULES)
+def test_layers_have_learning_rates_of_their_own(decay):
+    """As the rule's loop with that rate; "constant" decay does not know the rate."""
+    got = run(decay=decay, layer_rates=RATES_OF, nesterov=True)
+    for name, factor in FACTORS.items():
+        layer, parameter = name.split("/")
+        rates = [factor * rate for rate in RATES]
+        want = loop(RULES[decay], START[layer][parameter], nesterov=True, rates=rates)
+        np.testing.assert_allclose(got[layer][parameter], want, rtol=1e-4)
+
+
+def test_muon_has_them_too():
+    """Its updates do not know how long a gradient is, and decay is by the rate."""
+    numbers = np.random.default_rng(0)
+    kernel = jnp.asarray(numbers.normal(size=(3, 3, 4, 8)), jnp.float32)
+    start = {"conv1_1": {"kernel": kernel}}
+    options = {"start": start, "muon": 0.5, "rates": [0.1]}
+    moved = [
+        run(**options, layer_rates=rates)["conv1_1"]["kernel"] - kernel
+        for rates in ((), ("conv*=0.2",))
+    ]
+    np.testing.assert_allclose(moved[1], 0.2 * moved[0], rtol=1e-3, atol=1e-6)
+
+
+def test_without_layer_rates_the_state_is_that_of_older_versions():
+    """The learning rate, the velocity and the decay: so that their runs resume."""
+    assert len(SGD().transformation().init(START)) == 3
+
+
+@pytest.mark.parametrize(
+    "entry", ["fc8", "fc8=", "fc8=x", "fc8=0", "fc8=-1", "fc8=inf", "fc8=nan", "=2"]
+)
+def test_a_rate_that_is_none_is_told(entry):
+    with pytest.raises(ConfigError, match="layer_rates=.*pattern=factor .* 'fc8=10'"):
+        SGD(layer_rates=(entry,))
+
+
+def test_a_rate_of_no_layer_is_told():
+    with pytest.raises(ConfigError, match="optimizer.layer_rates='fc9' matches no"):
+        run(layer_rates=("fc9=2",))

@@ -10,6 +10,7 @@ The configs of `configs/`, by name or file (`--config=vgg16:D`):
     vgg16_bn      with batch norm, by Muon: the strong baseline
     vgg16_plain   without batch norm, by the same recipe
     speedrun      the most accuracy per minute (speedrun.py:90: the short run)
+    finetune      a trained network taken to other images (finetune.py:quickstart)
     blog          the blog's program to the letter
     findings      quarter-width networks for the paper's comparisons
 

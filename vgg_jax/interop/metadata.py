@@ -68,23 +68,21 @@ def loads(text: str) -> Metadata:
         ValueError: it is not one that `dumps` wrote, or a later version did that has
             other fields. A `ConfigError` is one, too.
     """
+    wrong = ArithmeticError, AttributeError, LookupError, RecursionError, TypeError
     try:
         said: dict[str, Any] = json.loads(text)
-        seen = said["preprocessing"]
         network = Network(
             variables={},
             model=model(said["model"]),
-            preprocessing=Preprocessing(
-                _floats(seen["mean"]),
-                _floats(seen["std"]),
-                choose(("RGB", "BGR"), seen["order"], "order"),
-            ),
+            preprocessing=Preprocessing.from_json(said["preprocessing"]),
             size=int(said["size"]),
             class_names=_texts(said["class_names"]),
             source=str(said["source"]),
             sha256=str(said["sha256"]),
             random_layers=_texts(said["random_layers"]),
         )
+        if not all(name.startswith("fc") for name in said["without"]):
+            raise ValueError(f"without={said['without']}")
         if len(network.class_names) not in (0, network.model.num_classes):
             raise ValueError(
                 f"{len(network.class_names)} class_names for "
@@ -96,7 +94,7 @@ def loads(text: str) -> Metadata:
             str(said["tensors_sha256"]),
             network,
         )
-    except (LookupError, TypeError, RecursionError) as error:
+    except wrong as error:
         raise ValueError(f"{type(error).__name__} {error}") from error
 
 
@@ -120,10 +118,6 @@ def model(fields: Mapping[str, Any]) -> VGG:
         name = str(values["dtype"])
         values["dtype"] = getattr(jnp, name, name)
     return VGG(**values)
-
-
-def _floats(values: Any) -> tuple[float, ...]:
-    return tuple(map(float, values))
 
 
 def _texts(values: Any) -> tuple[str, ...]:

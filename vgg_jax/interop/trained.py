@@ -18,6 +18,7 @@ from vgg_jax.runs.run_record import RunRecord
 from vgg_jax.runs.workdir import CHECKPOINTS, CONFIG
 
 _OWN = "data"  # the preprocessing that a run computes from its training images
+_INIT = "init"  # that of the network that the run started from
 _SIZES = {"cifar10": 32, "cifar10_sample": 32}  # pixels
 
 
@@ -60,7 +61,7 @@ def read(path: Path, which: str = "") -> Network:
     return Network(
         variables=jax.device_put(variables),
         model=model,
-        preprocessing=_preprocessing(workdir, config, data),
+        preprocessing=_preprocessing(workdir, config, data, record.init),
         size=config["augment"]["resize"] or _SIZES.get(_name(config), 0),
         class_names=classes if len(classes) == num_classes else (),
         source=str(path),
@@ -96,11 +97,16 @@ def _name(config: Mapping[str, Any]) -> str:
 
 
 def _preprocessing(
-    workdir: Path, config: Mapping[str, Any], data: Mapping[str, Any]
+    workdir: Path,
+    config: Mapping[str, Any],
+    data: Mapping[str, Any],
+    init: Mapping[str, Any],
 ) -> Preprocessing:
     name = config["augment"]["normalize"]
     if name in PREPROCESSING:
         return PREPROCESSING[name]
+    if name == _INIT and init:
+        return Preprocessing.from_json(init["preprocessing"])
     measured = data.get("statistics")
     if name != _OWN or not measured:
         raise RunError(

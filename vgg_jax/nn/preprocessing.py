@@ -1,6 +1,7 @@
 """From pixels to what a network sees: range, channel order, statistics, size."""
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 # What the least and the greatest value that an image may hold stand for: black, white.
 ValueRange = tuple[float, float]
 
+ORDERS = ("RGB", "BGR")
 _BYTE: ValueRange = (0, 255)
 _SLACK = 1e-3  # share of the range, for the rounding of interpolation: a quarter level
 _OVERSHOOT = 0.2  # share of the range, up to which it looks like interpolation
@@ -42,6 +44,19 @@ class Preprocessing(NamedTuple):
     def statistics(self) -> Statistics:
         """Mean and standard deviation."""
         return self.mean, self.std
+
+    @classmethod
+    def from_json(cls, said: Mapping[str, Any]) -> Self:
+        """Returns the value whose `_asdict()` went through JSON.
+
+        Raises:
+            ConfigError, LookupError, TypeError, ValueError: it is none.
+
+        >>> Preprocessing.from_json({"mean": [0], "std": [1], "order": "RGB"})
+        Preprocessing(mean=(0.0,), std=(1.0,), order='RGB')
+        """
+        mean, std = (tuple(map(float, said[key])) for key in ("mean", "std"))
+        return cls(mean, std, choose(ORDERS, said["order"], "order"))
 
 
 _IMAGENET = Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

@@ -17,6 +17,7 @@ from vgg_jax.nn.conv import IMPLEMENTATIONS, conv2d
 from vgg_jax.nn.initializers import INITIALIZERS
 from vgg_jax.nn.lrn import local_response_norm
 from vgg_jax.nn.normalization import BatchNorm
+from vgg_jax.nn.patterns import matches
 from vgg_jax.nn.pooling import POOLS, pool2d
 
 # Kinds of layers whose outputs are sown: everything with a name in the paper's terms.
@@ -115,6 +116,9 @@ class VGG(nn.Module):
         dtype: type of the computation; parameters and logits are float32.
         conv: "auto" is the fastest algorithm on each platform, "lax" XLA's own
             convolution and pooling everywhere; see `conv.conv2d`.
+        frozen: patterns for the layers or parameters that training leaves alone
+            (`patterns.matches`). A batch norm of which no parameter trains keeps its
+            running averages too, and normalises by them when `train=True`.
 
     Raises:
         ConfigError: (a `ValueError`) an attribute is unknown or out of its range, or
@@ -145,6 +149,7 @@ class VGG(nn.Module):
     logit_scale: float = field(1.0, positive())
     dtype: DTypeLike = field(jnp.float32, Rule(_is_float, "a floating-point type"))
     conv: str = field("auto", one_of(IMPLEMENTATIONS))
+    frozen: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         check(self)
@@ -177,6 +182,16 @@ class VGG(nn.Module):
             pool_early=self.pool_early,
             num_classes=self.num_classes,
         )
+
+    def is_frozen_norm(self, name: str) -> bool:
+        """Returns whether no parameter of a batch norm trains.
+
+        >>> VGG("A", frozen=("bn[12]_*",)).is_frozen_norm("bn2_1")
+        True
+        """
+        params = ["bias", *["scale"] * self.norm_scale]
+        frozen = lambda param: any(matches(f"{name}/{param}", p) for p in self.frozen)
+        return all(map(frozen, params))
 
     @nn.compact
     def __call__(
@@ -215,7 +230,8 @@ def _conv(model: VGG, spec: LayerSpec, x: jax.Array, train: bool) -> jax.Array:
 
 
 def _batch_norm(model: VGG, spec: LayerSpec, x: jax.Array, train: bool) -> jax.Array:
-    return BatchNorm(model.norm_scale, name=spec.name)(x, train=train)
+    moves = train and not model.is_frozen_norm(spec.name)
+    return BatchNorm(model.norm_scale, name=spec.name)(x, train=moves)
 
 
 def _lrn(model: VGG, spec: LayerSpec, x: jax.Array, train: bool) -> jax.Array:

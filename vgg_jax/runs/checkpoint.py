@@ -47,7 +47,7 @@ class Checkpoints:
         directory: created if missing.
         monitor: key of the metric that decides which is best; "loss" is best when
             low, everything else when high. Ties go to the later one.
-        facts: "config", "data" and "environment" of `Record`, kept with each one.
+        facts: "config", "data", "environment" and "init" of `Record`, kept with each.
         before: files that must be on the disk before a checkpoint is.
     """
 

@@ -27,6 +27,8 @@ class Record(NamedTuple):
         config: fields of the run, nested; empty if not known (version 0.1).
         data: what it was trained on (`data.description`); empty if not known.
         environment: device and versions that wrote it; empty if not known.
+        init: the network that the run started from, "path", "sha256" and
+            "preprocessing"; empty where it started from random weights.
     """
 
     crc32: int
@@ -35,6 +37,7 @@ class Record(NamedTuple):
     config: Mapping[str, Any] = {}
     data: Mapping[str, Any] = {}
     environment: Mapping[str, str] = {}
+    init: Mapping[str, Any] = {}
 
 
 def numbers(directory: Path) -> list[int]:

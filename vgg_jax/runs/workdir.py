@@ -123,8 +123,8 @@ def _check_same(
 
     Its newest checkpoint knows the config too, should `config.json` be lost.
     """
-    written, newest = _config(path), _newest(path)
-    known = [kept for kept in (written, newest.config) if kept]
+    written, record = _config(path), newest(path)
+    known = [kept for kept in (written, record.config) if kept]
     changes = [differences(old, config, idle) for old in known]
     if changes and all(changes):
         raise ConfigError(
@@ -139,7 +139,7 @@ def _check_same(
         write_config(path, config)
         compared = (
             "as its newest checkpoint has it"
-            if newest.config
+            if record.config
             else ("as this command has it, and nothing is there to compare it with")
         )
         report(
@@ -158,8 +158,11 @@ def _config(path: Path) -> Mapping[str, Any] | None:
         return {}
 
 
-def _newest(path: Path) -> Record:
-    """Returns the record of the newest checkpoint that has a whole one."""
+def newest(path: Path) -> Record:
+    """Returns the record of a run's newest checkpoint that has a whole one.
+
+    Where there is none, an empty one.
+    """
     directory = path / CHECKPOINTS
     for number in reversed(checkpoint_record.numbers(directory)):
         with contextlib.suppress(checkpoint_record.Damaged):
@@ -177,7 +180,7 @@ def check_data(path: Path, data: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: it was trained on others.
     """
-    known = _newest(path).data
+    known = newest(path).data
     changed = [
         f"{key}: {known[key]} -> {value}"
         for key, value in data.items()

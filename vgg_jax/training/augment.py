@@ -22,6 +22,7 @@ from vgg_jax.nn.preprocessing import (
 CROP_MODES = {"zero": "constant", "reflect": "reflect"}
 FLIPS = ("none", "random", "alternating")
 OWN = "data"  # stands for the statistics of the data set, until that is known
+INIT = "init"  # stands for what the network of init.path expects, likewise
 
 
 def random_crop(key: jax.Array, images: jax.Array, pad: int, mode: str) -> jax.Array:
@@ -65,7 +66,7 @@ def cutout(key: jax.Array, images: jax.Array, size: int) -> jax.Array:
 
 
 def _preprocessing() -> Rule:
-    names = (*PREPROCESSING, OWN)
+    names = (*PREPROCESSING, OWN, INIT)
     text = f"one of: {', '.join(names)}; or a Preprocessing"
     return Rule(lambda x: isinstance(x, Preprocessing) or x in names, text)
 
@@ -82,8 +83,8 @@ class Augment:
         cutout: side of the zeroed square in pixels; 0 is off.
         resize: height and width the network sees; 0 keeps the data set's.
         normalize: one of `preprocessing.PREPROCESSING`, or its name. "data" stands for
-            the statistics of the training images, which `recipe.build` puts in its
-            place.
+            the statistics of the training images, "init" for the preprocessing of the
+            network that a run starts from; `recipe.build` puts those in their place.
 
     Raises:
         ConfigError: a field is unknown or out of its range.

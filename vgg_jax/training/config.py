@@ -37,13 +37,14 @@ from vgg_jax.renamed import modern
 from vgg_jax.runs import trackers
 from vgg_jax.runs.workdir import flatten
 from vgg_jax.training import contradictions, idle
-from vgg_jax.training.augment import OWN, Augment
+from vgg_jax.training.augment import INIT, OWN, Augment
+from vgg_jax.training.init_from import Init
 from vgg_jax.training.schedule import Schedule
 from vgg_jax.training.sgd import SGD
 
 _LEAST_LAX_BATCH = 16
 DTYPES = ("auto", "float32", "bfloat16")
-NORMALIZE = ("auto", OWN, *PREPROCESSING)
+NORMALIZE = ("auto", OWN, INIT, *PREPROCESSING)
 # What normalize="auto" is for these sets; for others it is the data's own.
 _PUBLISHED = {"cifar10": "cifar10", "cifar10_sample": "cifar10"}
 
@@ -107,6 +108,7 @@ class Config:
     test_with: str = required(one_of(("best", "last")))
     profile: int = required(in_range(0))
     data: Source
+    init: Init
     augment: Augment
     num_classes: int
     model: VGG
@@ -122,6 +124,7 @@ class Config:
 
 GROUPS = {
     "data": Source,
+    "init": Init,
     "augment": Augment,
     "model": VGG,
     "optimizer": SGD,
@@ -217,7 +220,8 @@ def resolve(config: ConfigDict) -> Config:
     augment = fields["augment"]
     if choose(NORMALIZE, augment["normalize"], "augment.normalize") == "auto":
         name = str(fields["data"]["name"]).partition(":")[0]
-        augment["normalize"] = _PUBLISHED.get(name, OWN)
+        own = _PUBLISHED.get(name, OWN)
+        augment["normalize"] = INIT if fields["init"]["path"] else own
     resolved = build(fields)
     trackers.check(resolved.log.tracker)
     _check_convolution(resolved)

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from vgg_jax.errors import ConfigError
 from vgg_jax.nn import architecture
+from vgg_jax.training.augment import INIT
 from vgg_jax.training.sgd import DECAYS
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ def check(config: "Config") -> None:
     Raises:
         ConfigError: two values contradict each other.
     """
-    for rule in (_averages, _decay, _validation, _size):
+    for rule in (_averages, _decay, _validation, _size, _normalize):
         rule(config)
 
 
@@ -63,4 +64,12 @@ def _size(config: "Config") -> None:
         raise ConfigError(
             f"augment.resize={config.augment.resize} is too small: configuration "
             f"{config.model.variant} needs at least {least}x{least} pixels"
+        )
+
+
+def _normalize(config: "Config") -> None:
+    if config.augment.normalize == INIT and not config.init.path:
+        raise ConfigError(
+            f"augment.normalize={INIT!r} is what the network of init.path expects, and "
+            "there is no init.path: set it, or leave augment.normalize at auto"
         )

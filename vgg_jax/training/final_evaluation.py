@@ -63,6 +63,7 @@ def final_evaluation(session: Session, state: TrainState) -> dict[str, Any] | No
         "seconds": sum(row["seconds"] for row in rows if row["kind"] == "epoch"),
         "environment": backend.environment(),
         "data": description(session.dataset, session.recipe.augment.measured),
+        **({"init": session.init} if session.init else {}),
         "set_aside": _set_aside(session.workdir),
     }
 

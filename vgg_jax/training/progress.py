@@ -155,9 +155,14 @@ def say(console: Console, text: str, style: str | None = None) -> None:
 
 
 def show_start(
-    console: Console, config: Config, workdir: Path, dataset: Dataset, params: Any
+    console: Console,
+    config: Config,
+    workdir: Path,
+    dataset: Dataset,
+    params: Any,
+    init: str = "",
 ) -> None:
-    """Says what is about to be trained, on what, where."""
+    """Says what is about to be trained, on what, where; and from which weights."""
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     height, width, _ = dataset.train.image_shape
     held_out = len(dataset.validation) if dataset.validation else 0
@@ -167,6 +172,8 @@ def show_start(
         f"{config.model.dtype} on {backend.describe()}",
         style="bold",
     )
+    if init:
+        say(console, init)
     say(
         console,
         f"{dataset.name}: {len(dataset.train):,} training, {held_out:,} validation, "

@@ -7,15 +7,26 @@ from vgg_jax.data.datasets import Dataset
 from vgg_jax.errors import ConfigError
 from vgg_jax.nn.preprocessing import Preprocessing
 from vgg_jax.training import weight_averaging
-from vgg_jax.training.augment import OWN, Augment
+from vgg_jax.training.augment import INIT, OWN, Augment
 from vgg_jax.training.config import Config
 from vgg_jax.training.step import Recipe
 
 _MOST_STEPS = 2**31 - 1  # of an int32, which counts them
 
 
-def build(config: Config, dataset: Dataset, steps_per_epoch: int) -> Recipe:
+def build(
+    config: Config,
+    dataset: Dataset,
+    steps_per_epoch: int,
+    adopted: Preprocessing | None = None,
+) -> Recipe:
     """Returns the `Recipe` of a config on a data set.
+
+    Args:
+        config: the run's.
+        dataset: what it trains on.
+        steps_per_epoch: training steps.
+        adopted: of the network that the run starts from, if it does.
 
     Raises:
         ConfigError: network and data set do not fit.
@@ -35,12 +46,12 @@ def build(config: Config, dataset: Dataset, steps_per_epoch: int) -> Recipe:
         )
     return Recipe(
         model=config.model.clone(num_classes=classes),
-        augment=_augment(config, dataset),
+        augment=_augment(config, dataset, adopted),
         optimizer=config.optimizer.transformation(),
         schedule=config.schedule.rate(
             lr=config.lr, epochs=config.epochs, steps_per_epoch=steps_per_epoch
         ),
-        frozen=("conv1_1/kernel",) if config.model.whiten else (),
+        frozen=(*config.model.frozen, *["conv1_1/kernel"] * config.model.whiten),
         plateau=config.schedule.plateau(config.lr),
         monitor=config.schedule.monitor,
         label_smoothing=config.label_smoothing,
@@ -65,8 +76,17 @@ def _check_sizes(augment: Augment, dataset: Dataset) -> None:
         )
 
 
-def _augment(config: Config, dataset: Dataset) -> Augment:
-    """Returns the config's, with the numbers that "data" stands for."""
+def _augment(
+    config: Config, dataset: Dataset, adopted: Preprocessing | None
+) -> Augment:
+    """Returns the config's, with the numbers that "data" or "init" stands for."""
+    if config.augment.normalize == INIT:
+        if adopted is None:
+            raise ConfigError(
+                f"augment.normalize={INIT!r} stands for what the network of init.path "
+                "expects, and none was read"
+            )
+        return dataclasses.replace(config.augment, normalize=adopted)
     if config.augment.normalize != OWN:
         return config.augment
     statistics = colour_statistics.of_split(dataset.train)

@@ -15,8 +15,8 @@ from vgg_jax.evaluation.views import VIEWS
 from vgg_jax.runs.checkpoint import Checkpoints
 from vgg_jax.runs.checkpoint_record import latest
 from vgg_jax.runs.run_record import RunRecord
-from vgg_jax.runs.workdir import check_data, claim
-from vgg_jax.training import progress, step
+from vgg_jax.runs.workdir import check_data, claim, newest
+from vgg_jax.training import init_from, progress, step
 from vgg_jax.training.config import Config, build
 from vgg_jax.training.session import prepare
 
@@ -61,7 +61,9 @@ def score(
     views = views or [config.views]
     find = _checked(workdir, config, split, views, checkpoint)
     with claim(workdir, dict(config.fields)):
-        dataset, recipe, _ = prepare(config, report=partial(progress.say, console))
+        start = init_from.Start(facts=newest(workdir).init)
+        say = partial(progress.say, console)
+        dataset, recipe, _ = prepare(config, say, start.preprocessing)
         check_data(workdir, description(dataset, recipe.augment.measured))
         init = partial(
             step.init,

@@ -19,11 +19,12 @@ from vgg_jax.data.streaming import Streamed
 from vgg_jax.errors import ConfigError, RunError
 from vgg_jax.evaluation.exact import Evaluation, evaluate
 from vgg_jax.nn import whitening
+from vgg_jax.nn.preprocessing import Preprocessing
 from vgg_jax.runs import metric_log, trackers
 from vgg_jax.runs.checkpoint import Checkpoints, number
 from vgg_jax.runs.metric_log import MetricLog
 from vgg_jax.runs.workdir import CHECKPOINTS, check_data, flatten, write_config
-from vgg_jax.training import budget, progress, step
+from vgg_jax.training import budget, init_from, progress, step
 from vgg_jax.training.config import Config
 from vgg_jax.training.interrupt import Interrupt, Stopped
 from vgg_jax.training.profile import Profile
@@ -40,6 +41,7 @@ class Session:
     workdir: Path
     dataset: datasets.Dataset
     recipe: step.Recipe
+    init: Mapping[str, Any]  # what it started from (`init_from.Start.facts`)
     steps_per_epoch: int
     checkpoints: Checkpoints
     metric_log: MetricLog
@@ -78,15 +80,23 @@ class Session:
 
 
 def prepare(
-    config: Config, report: Callable[[str], None]
+    config: Config,
+    report: Callable[[str], None],
+    adopted: Preprocessing | None = None,
 ) -> tuple[datasets.Dataset, step.Recipe, int]:
-    """Returns the data set, the recipe and the number of steps per epoch."""
+    """Returns the data set, the recipe and the number of steps per epoch.
+
+    Args:
+        config: the run's.
+        report: receives a line when something takes long.
+        adopted: of the network that the run starts from, if it does.
+    """
     source = dataclasses.asdict(config.data)
     dataset = datasets.load(**source, size=config.augment.resize, report=report)
     steps = batches.steps_per_epoch(
         len(dataset.train), config.batch_size, config.remainder
     )
-    return dataset, build(config, dataset, steps), steps
+    return dataset, build(config, dataset, steps, adopted), steps
 
 
 def _first_state(
@@ -107,11 +117,17 @@ def _first_state(
         raise ConfigError(f"model.{error}") from error
 
 
-def _checkpoints(config: Config, workdir: Path, data: Mapping[str, Any]) -> Checkpoints:
+def _checkpoints(
+    config: Config,
+    workdir: Path,
+    data: Mapping[str, Any],
+    init: Mapping[str, Any],
+) -> Checkpoints:
     facts = {
         "config": dict(config.fields),
         "data": data,
         "environment": backend.environment(),
+        "init": init,
     }
     return Checkpoints(
         workdir / CHECKPOINTS,
@@ -165,15 +181,18 @@ def opened(
     """
     say = partial(progress.say, console)
     budget.check(config)
-    dataset, recipe, steps = prepare(config, report=say)
+    start = init_from.find(config.init, workdir, config.augment.normalize)
+    dataset, recipe, steps = prepare(config, say, start.preprocessing)
     data = description(dataset, recipe.augment.measured)
     check_data(workdir, data)
     budget.check(config, recipe.model.num_classes, dataset.train.image_shape)
-    state = _first_state(config, recipe, dataset.train)
+    state, said = _first_state(config, recipe, dataset.train), ""
+    if start.network:
+        state, said = init_from.started(config.init, start.network, recipe, state)
     write_config(workdir, dict(config.fields))
-    progress.show_start(console, config, workdir, dataset, state.params)
+    progress.show_start(console, config, workdir, dataset, state.params, said)
     with contextlib.ExitStack() as stack:
-        checkpoints = _checkpoints(config, workdir, data)
+        checkpoints = _checkpoints(config, workdir, data, start.facts)
         stack.push(partial(_close_checkpoints, checkpoints))
         state, spent = _resumed(checkpoints, state, say)
         log = _metric_log(config, workdir, state, say)
@@ -187,6 +206,7 @@ def opened(
                 workdir=workdir,
                 dataset=dataset,
                 recipe=recipe,
+                init=start.facts,
                 steps_per_epoch=steps,
                 checkpoints=checkpoints,
                 metric_log=log,

@@ -1,4 +1,4 @@
-"""SGD with momentum and three weight decays.
+"""SGD with momentum, three weight decays and a learning rate for each layer.
 
 The learning rate is passed to the optimiser as the extra argument `learning_rate`, so
 nothing about it is hidden in optimiser state. It enters the velocity
@@ -7,14 +7,17 @@ PyTorch scale afterwards, which differs after a drop.
 """
 
 import dataclasses
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from vgg_jax.errors import ConfigError
-from vgg_jax.fields import check, field, in_range, one_of, positive, share
+from vgg_jax.fields import Rule, check, field, in_range, one_of, positive, share
+from vgg_jax.nn import patterns
 from vgg_jax.training.muon import of_kernels
 from vgg_jax.training.stateless import stateless
 
@@ -53,6 +56,51 @@ def _shrink(
     return stateless(add)
 
 
+def _layer_rate(entry: str) -> tuple[str, float]:
+    """Returns pattern and factor of `fc*=10`.
+
+    Raises:
+        ValueError: it is not written so.
+    """
+    pattern, _, factor = entry.rpartition("=")
+    if not pattern or not 0 < float(factor) < math.inf:
+        raise ValueError(entry)
+    return pattern, float(factor)
+
+
+def _layer_rates() -> Rule:
+    def holds(entries: Sequence[str]) -> bool:
+        try:
+            return all(map(_layer_rate, entries))
+        except ValueError:
+            return False
+
+    return Rule(holds, "pattern=factor with a factor above 0, as in 'fc8=10'")
+
+
+def _scale_layers(entries: Sequence[str]) -> optax.GradientTransformationExtraArgs:
+    """Multiplies the updates of parameters; of several patterns the last decides."""
+    rates = dict(map(_layer_rate, entries))
+
+    def init(params):
+        names = flatten_dict(params, sep="/")
+        patterns.chosen(names, list(rates), "optimizer.layer_rates")  # each is for one
+        return optax.EmptyState()
+
+    def update(updates, state, params=None, **extra_args):
+        del params, extra_args
+
+        def factor(name):
+            found = [rate for p, rate in rates.items() if patterns.matches(name, p)]
+            return found[-1] if found else 1.0
+
+        leaves: Any = flatten_dict(updates, sep="/")
+        scaled = {name: factor(name) * leaf for name, leaf in leaves.items()}
+        return unflatten_dict(scaled, sep="/"), state
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
 # name -> (coupled, multiplied by the learning rate)
 DECAYS = {
     "decoupled": (False, True),  # SGDW as published: w -= lr * wd * w
@@ -76,6 +124,9 @@ class SGD:
         clip_norm: largest global gradient norm (before decay); 0 is off.
         muon: the velocity of a convolution kernel is made orthogonal (`muon.py`); this
             times the learning rate is the norm of each filter's update. 0 is off.
+        layer_rates: factors of the learning rate by patterns for layers or parameters
+            (`patterns.matches`): `("conv[12]_*=0.1", "fc8=10")`. Where several are for
+            one, the last decides. "constant" decay stays as it is.
 
     Raises:
         ConfigError: a field is out of its range, or contradicts another.
@@ -98,6 +149,7 @@ class SGD:
     bias_scale: float = field(1.0, positive())
     clip_norm: float = field(0.0, in_range(0))
     muon: float = field(0.0, in_range(0))
+    layer_rates: Sequence[str] = field((), _layer_rates())
 
     def __post_init__(self) -> None:
         check(self)
@@ -121,9 +173,12 @@ class SGD:
         steps.append(optax.trace(self.momentum, self.nesterov))
         if self.muon:
             steps.append(of_kernels(self.muon))
+        rates = [_scale_layers(self.layer_rates)] if self.layer_rates else []
+        decays = []
         if not coupled:
-            steps.append(_shrink(self.weight_decay, self._decays, by_learning_rate))
-        return optax.chain(*steps)
+            decays = [_shrink(self.weight_decay, self._decays, by_learning_rate)]
+        last = [*decays, *rates] if by_learning_rate else [*rates, *decays]
+        return optax.chain(*steps, *last)
 
     def _decays(self, params: Any) -> Any:
         """Returns whether each parameter decays."""

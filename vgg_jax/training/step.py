@@ -10,6 +10,7 @@ import optax
 from flax import struct
 
 from vgg_jax.data.batches import Batch, TrainingBatch
+from vgg_jax.errors import ConfigError
 from vgg_jax.evaluation.metrics import Sums, cross_entropy
 from vgg_jax.evaluation.views import views
 from vgg_jax.nn import patterns
@@ -93,23 +94,27 @@ def init(recipe: Recipe, *, seed: int, image_shape: tuple[int, ...]) -> TrainSta
         image_shape: `(H, W, C)` of an image of the data set.
 
     Raises:
-        ConfigError: a pattern of `recipe.frozen` matches no parameter.
+        ConfigError: a pattern of `recipe.frozen` matches no parameter, or all are
+            frozen.
     """
     images = jnp.zeros((1, *image_shape), jnp.uint8)
     variables = recipe.model.init(
         jax.random.key(seed), recipe.augment.evaluate(images), train=False
     )
     params = variables["params"]
-    trained, _ = patterns.split(params, recipe.frozen)
+    trained, _ = patterns.split(params, recipe.frozen, "model.frozen")
+    if not trained:
+        raise ConfigError(
+            f"model.frozen={recipe.frozen} leaves nothing to train: leave fc8 out, say"
+        )
     batch_stats = variables.get("batch_stats", {})
-    averaged = _averaged(recipe, trained, batch_stats)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         epochs=jnp.zeros((), jnp.int32),
         seed=jnp.asarray(seed, jnp.uint32),
         params=params,
         batch_stats=batch_stats,
-        ema=jax.tree.map(jnp.copy, averaged),
+        ema=_first_average(recipe, trained, batch_stats),
         opt_state=recipe.optimizer.init(trained),
         plateau=recipe.plateau.init() if recipe.plateau else (),
         sums=Sums.zero(),
@@ -120,7 +125,27 @@ def _averaged(recipe: Recipe, trained: Any, batch_stats: Any) -> dict[str, Any]:
     """Returns what `recipe.average` is an average of."""
     if recipe.average is None:
         return {}
-    return patterns.merge(trained, batch_stats if recipe.average.statistics else {})
+    if not recipe.average.statistics:
+        return patterns.merge(trained)
+    frozen = recipe.model.is_frozen_norm
+    moving = {name: stats for name, stats in batch_stats.items() if not frozen(name)}
+    return patterns.merge(trained, moving)
+
+
+def _first_average(recipe: Recipe, trained: Any, batch_stats: Any) -> dict[str, Any]:
+    return jax.tree.map(jnp.copy, _averaged(recipe, trained, batch_stats))
+
+
+def with_weights(
+    recipe: Recipe, state: TrainState, params: Any, batch_stats: Any
+) -> TrainState:
+    """Returns the state before the first update, with other weights."""
+    trained, _ = patterns.split(params, recipe.frozen)
+    return state.replace(
+        params=params,
+        batch_stats=batch_stats,
+        ema=_first_average(recipe, trained, batch_stats),
+    )
 
 
 def learning_rate(recipe: Recipe, step: jax.Array, plateau: Any) -> jax.Array:

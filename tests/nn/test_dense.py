@@ -1,0 +1,68 @@
+"""The network as convolutions against the ordinary network, window by window."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vgg_jax.errors import ConfigError
+from vgg_jax.nn.dense import activation_map
+from vgg_jax.nn.vgg import VGG
+
+HEADS = ("paper", "adaptive", "compact")
+BODY = ("conv2_1", "pool2")
+LAYERS = {head: (*BODY, "relu6", "fc8") for head in HEADS[:2]}
+LAYERS["compact"] = (*BODY, "fc8")
+POINTWISE = "conv1-8 | conv1-16 |"  # no padding: a crop of pixels is a crop of the map
+
+
+def network(head, size, variant=POINTWISE, **fields):
+    hidden = {} if head == "compact" else {"hidden": (12, 9), "dropout": 0.5}
+    model = VGG(variant, 5, head=head, conv="lax", **(hidden | fields))
+    images = jax.random.normal(jax.random.key(1), (2, *size, 3))
+    return model, model.init(jax.random.key(0), images), images
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_at_the_size_of_training_it_is_the_network(head):
+    variant = "conv3-8 | conv3-16 LRN |"
+    model, variables, images = network(head, (28, 28), variant, logit_scale=0.5)
+    for last in LAYERS[head]:
+        got = activation_map(model, variables, images, last)
+        want = model.apply(variables, images, last=last)
+        if want.ndim == 2 and head == "compact":
+            got = got.mean((1, 2))
+        np.testing.assert_allclose(got.reshape(want.shape), want, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("head", HEADS[:2])
+def test_on_a_larger_image_it_is_a_loop_over_crops(head):
+    """Crops of the size of training, as far apart as the pixels of the last map: 4."""
+    model, variables, _ = network(head, (28, 28))
+    images = jax.random.normal(jax.random.key(2), (2, 36, 44, 3))
+    got = activation_map(model, variables, images)
+    assert got.shape == (2, 3, 5, 5)
+    corners = [(4 * i, 4 * j) for i in range(3) for j in range(5)]
+    crops = [images[:, i : i + 28, j : j + 28] for i, j in corners]
+    want = model.apply(variables, jnp.concatenate(crops)).reshape(3, 5, 2, 5)
+    np.testing.assert_allclose(got, np.moveaxis(want, 2, 0), rtol=1e-5, atol=1e-6)
+
+
+def test_types_are_those_of_the_network():
+    model, variables, images = network("paper", (28, 28), dtype=jnp.bfloat16)
+    assert activation_map(model, variables, images).dtype == jnp.float32
+    assert activation_map(model, variables, images, "relu7").dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize(
+    "trained, seen, last, message",
+    [
+        ((28, 28), (24, 40), "fc8", "give maps of 6x10, .* 7x7 .* at least 28x28"),
+        ((28, 32), (28, 32), "fc8", "fc6 has 896 inputs, which are no square map"),
+        ((28, 28), (28, 28), "fc9", "last='fc9' is unknown"),
+    ],
+)
+def test_what_cannot_be_applied(trained, seen, last, message):
+    model, variables, _ = network("paper", trained)
+    with pytest.raises(ConfigError, match=message):
+        activation_map(model, variables, jnp.zeros((1, *seen, 3)), last)
