@@ -26,6 +26,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 import vgg_jax
+from benchmarks.wrong_images import IMAGES
 from vgg_jax.errors import RunError, UserError
 from vgg_jax.nn.preprocessing import PREPROCESSING
 
@@ -357,7 +358,7 @@ WEIGHTS: dict[str, Use] = {
         lambda: example(head="compact", hidden=(4096, 4096)), convention="timm"
     ),
 }
-TABLES = {"Weights in and out": WEIGHTS}
+TABLES = {"Weights in and out": WEIGHTS, "Images, features and losses": IMAGES}
 
 
 def told(use: Use) -> str:

@@ -73,11 +73,13 @@ def _read(path: Path) -> Heads:
         for i, channels in enumerate(_CHANNELS)
     }
     found = {name: tensor.shape for name, tensor in tensors.items()}
-    if found != wanted:
-        raise RunError(
-            f"{path} holds no LPIPS heads for VGG: {_shapes(found)} instead of "
-            f"{_shapes(wanted)}"
-        )
+    wrong = [
+        f"{name} {_shape(found, name)}, not {_shape(wanted, name)}"
+        for name in dict.fromkeys([*wanted, *found])
+        if found.get(name) != wanted.get(name)
+    ]
+    if wrong:
+        raise RunError(f"{path} holds no LPIPS heads for VGG: {'; '.join(wrong[:5])}")
     negative = [name for name, tensor in tensors.items() if tensor.min() < 0]
     if negative:
         raise RunError(
@@ -86,9 +88,8 @@ def _read(path: Path) -> Heads:
     return Heads(*(tensors[name].reshape(-1) for name in wanted))
 
 
-def _shapes(tensors: dict[str, tuple[int, ...]]) -> str:
-    shown = [f"{name} {list(shape)}" for name, shape in list(tensors.items())[:5]]
-    return ", ".join(shown)
+def _shape(shapes: dict[str, tuple[int, ...]], name: str) -> str:
+    return str(list(shapes[name])) if name in shapes else "none"
 
 
 def lpips(
