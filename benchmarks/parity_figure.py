@@ -30,7 +30,8 @@ def main() -> None:
         axes.set_title(TITLES[i], fontsize=10)
         axes.set_yticks(range(len(names)), names, fontsize=9)
         axes.grid(alpha=0.25)
-    axes.legend(loc="lower left", fontsize=9)
+    handles = axes.get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=2, fontsize=9)
     figure.savefig(HERE / "networks.png", dpi=110)
 
 

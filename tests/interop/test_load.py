@@ -84,13 +84,21 @@ def test_a_run_predicts_what_it_was_tested_with(run):
     assert network.random_layers == () and len(network.sha256) == 64
 
 
-def test_best_last_and_one_by_its_number(run):
-    best, last = (vgg_jax.load(run, checkpoint=name) for name in ("best", "last"))
-    numbers = sorted(int(p.name) for p in (run / "checkpoints").iterdir())
-    newest = vgg_jax.load(run / "checkpoints" / str(numbers[-1]))
-    assert newest.sha256 == last.sha256
-    accuracies = RunRecord(run).column("val_accuracy")[1]
-    assert (best.sha256 == last.sha256) == (accuracies[1] >= accuracies[0])
+@pytest.mark.parametrize("first_is_best", [True, False])
+def test_best_last_and_one_by_its_number(run, tmp_path, rewrite_record, first_is_best):
+    """The run is tested with the best: with `test_with`, unless it is said."""
+    copy = shutil.copytree(run, tmp_path / "copy")
+    numbers = sorted(int(path.name) for path in (copy / "checkpoints").iterdir())
+    first, last = numbers[0], numbers[-1]
+    for number in numbers:
+        accuracy = float((number == first) == first_is_best)
+        rewrite_record(copy, number, metrics={"accuracy": accuracy, "loss": 1.0})
+    each = {n: vgg_jax.load(copy / "checkpoints" / str(n)).sha256 for n in numbers}
+    assert len(set(each.values())) == 2 == len(numbers)
+    assert vgg_jax.load(copy, checkpoint="last").sha256 == each[last]
+    best = each[first if first_is_best else last]
+    assert vgg_jax.load(copy, checkpoint="best").sha256 == best
+    assert vgg_jax.load(copy).sha256 == best
 
 
 def test_a_run_goes_to_torchvision_and_back(run, tmp_path):
@@ -150,14 +158,25 @@ def test_another_number_of_classes_replaces_the_head():
     assert jax.eval_shape(other, IMAGES).shape == (2, 7)
 
 
-def test_the_configuration_and_the_preprocessing_are_inferred(monkeypatch):
-    """With as many classes as ImageNet has; D's table is called D."""
+@pytest.mark.parametrize(
+    "name, size, preprocessing, needs",
+    [
+        ("torchvision.safetensors", 224, "imagenet", "vgg_jax"),
+        ("timm_bn_float16.safetensors", 224, "imagenet", "vgg_jax"),
+        ("keras.weights.h5", 0, "keras", "h5py"),  # of 28x24 pixels: not square
+    ],
+)
+def test_what_has_the_classes_of_imagenet(
+    name, size, preprocessing, needs, monkeypatch
+):
+    """Its preprocessing is known by its names; and D's table is called D."""
+    pytest.importorskip(needs)
     table = "conv3-4 | conv3-8 conv3-8 |"
     monkeypatch.setitem(architecture.CONFIGURATIONS, "D", table)
     monkeypatch.setattr("vgg_jax.interop.network_file._IMAGENET_CLASSES", 5)
-    network = vgg_jax.load(PEERS / "torchvision.safetensors", variant="D")
-    assert network.model.variant == "D" and network.size == 224
-    assert network.preprocessing == PREPROCESSING["imagenet"]
+    network = vgg_jax.load(PEERS / name)
+    assert network.model.variant == "D" and network.size == size
+    assert network.preprocessing == PREPROCESSING[preprocessing]
 
 
 def test_a_name_with_its_sum(tmp_path):

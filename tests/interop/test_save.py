@@ -11,6 +11,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 import vgg_jax
+from vgg_jax.interop.arrays import checksum
 from vgg_jax.nn.architecture import HEADS
 from vgg_jax.nn.preprocessing import PREPROCESSING, Preprocessing
 
@@ -122,6 +123,24 @@ def test_a_scale_of_the_logits_goes_into_the_last_layer(tmp_path):
     kernel = load_file(path)["classifier.weight"].T
     want = np.asarray(saved.variables["params"]["fc8"]["kernel"]) / 8
     np.testing.assert_array_equal(kernel, want)
+
+
+def test_a_norm_without_a_scale_has_a_scale_of_one(tmp_path):
+    """`torch.nn.BatchNorm2d` has a weight, which multiplies."""
+    path = tmp_path / "vgg.safetensors"
+    vgg_jax.save(
+        small(norm_scale=False, head="compact"), path, convention="torchvision"
+    )
+    written = load_file(path)
+    np.testing.assert_array_equal(written["features.1.weight"], np.ones(4))
+    assert written["features.1.num_batches_tracked"].shape == ()
+    written["features.1.weight"] *= 2  # by hand: the network has no place for it
+    with safe_open(path, framework="numpy") as file:
+        metadata = file.metadata()
+    said = json.loads(metadata["vgg_jax"]) | {"tensors_sha256": checksum(written)}
+    save_file(written, path, {"vgg_jax": json.dumps(said)})
+    with pytest.raises(vgg_jax.RunError, match="other values than 1 in features.1"):
+        vgg_jax.load(path)
 
 
 @pytest.mark.parametrize("dtype, rtol", [("float16", 2**-11), ("bfloat16", 2**-8)])
