@@ -1,6 +1,7 @@
 """Measures descriptors of the paper's appendix B on classes a network has not seen.
 
-    python -m benchmarks.appendix_b --network runs/first_five --out results/appendix_b
+    python -m benchmarks.appendix_b --network runs/transfer/pretrained \\
+        --out results/appendix_b
 
 The network never saw the classes of CIFAR-10 that it has no name for; they are told
 apart by a linear SVM on its descriptors, which stay as they are: at one scale, at
@@ -163,7 +164,6 @@ def run(network) -> dict:
     control = random(network.model, network.preprocessing, size=network.size)
     settings += measure("random weights", control, images, chosen, "averaged")
     return {
-        "source": network.source,
         "sha256": network.sha256,
         "classes": classes,
         "chosen": chosen,
