@@ -121,6 +121,15 @@ def lpips(
     Raises:
         ConfigError: the network is not the one that the heads are for, or has random
             weights; or the images are not what they were said to be.
+
+    >>> from vgg_jax.interop.network import random
+    >>> from vgg_jax.nn.vgg import VGG
+    >>> network = random(VGG("conv3-8 |", head="compact"), "imagenet")
+    >>> x = jnp.zeros((1, 8, 8, 3), "uint8")
+    >>> lpips(network, x, x)
+    Traceback (most recent call last):
+    vgg_jax.errors.ConfigError: LPIPS' heads are for torchvision's VGG-16, and random \
+is another network: variant='conv3-8 |', not 'D'
     """
     _check_trunk(network)
     check_loaded(network, LAST_OF_STAGES, allowed=random_weights)
