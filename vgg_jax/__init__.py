@@ -6,12 +6,27 @@ global state.
 
 >>> import jax, vgg_jax
 >>> vgg_jax.configure()  # before the first array: fast convolutions, compilation cache
->>> model = vgg_jax.VGG("D", num_classes=10, head="compact", batch_norm=True)
+>>> model = vgg_jax.VGG("A", num_classes=10, width=0.125, head="compact")
 >>> images = jax.numpy.zeros((2, 32, 32, 3))
 >>> variables = jax.jit(model.init)(jax.random.key(0), images)
->>> logits, sown = model.apply(variables, images, mutable=["intermediates"])
->>> sown["intermediates"]["activations"]["relu4_3"][0].shape
-(2, 4, 4, 512)
+>>> jax.jit(model.apply)(variables, images).shape
+(2, 10)
+
+Weights and all that belongs to them are one value, a `Network`. `load` reads it from a
+file of torchvision, timm or Keras, from a run's workdir or from a file that `save`
+wrote; `features` and `lpips` look through it:
+
+>>> import tempfile
+>>> from vgg_jax.interop.network import random
+>>> network = random(model, "imagenet")
+>>> isinstance(network, vgg_jax.Network)
+True
+>>> with tempfile.TemporaryDirectory() as scratch:
+...     vgg_jax.save(network, f"{scratch}/vgg.safetensors")
+...     network = vgg_jax.load(f"{scratch}/vgg.safetensors")
+>>> found = vgg_jax.features(network, images, ["relu3_2"], value_range=(0, 1))
+>>> found["relu3_2"].shape
+(2, 8, 8, 32)
 
 >>> sorted(vgg_jax.CONFIGURATIONS)
 ['A', 'A-LRN', 'B', 'C', 'D', 'E']
