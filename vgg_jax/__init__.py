@@ -52,19 +52,6 @@ weights again, and `vgg_jax.evaluate` scores any network on a split, exactly:
 >>> evaluation.count, evaluation.logits.shape
 (5, (5, 10))
 
-Weights come in and go out with all that belongs to them, as one value:
-
->>> import pathlib, tempfile
->>> from vgg_jax.interop import network
->>> small = vgg_jax.VGG("conv3-8 | conv3-16 |", num_classes=2, head="compact")
->>> made = network.random(small, "cifar10", class_names=("cat", "dog"))
->>> with tempfile.TemporaryDirectory() as directory:
-...     path = pathlib.Path(directory) / "pets.safetensors"
-...     vgg_jax.save(made, path, convention="torchvision")
-...     pets = vgg_jax.load(path)
->>> isinstance(pets, vgg_jax.Network), pets.class_names, pets.random_layers[-1]
-(True, ('cat', 'dog'), 'fc8')
-
 A mistake of the caller is a `ConfigError`, which is a `ValueError` too; anything else
 that the caller can mend is a `RunError`:
 
