@@ -239,12 +239,14 @@ def epochs(workdir):
     return [row for row in rows if row["kind"] == "epoch"]
 
 
-def test_a_run_starts_from_a_run(whole, tmp_path):
-    """The workdir of one; classes agree, so that all of it is taken."""
-    config = tuned(whole[1], **{"init.layers": ("*",), "epochs": 1})
-    _, said = run(config, tmp_path)
+def test_a_linear_probe_from_a_run_leaves_its_layers_as_they_are(whole, tmp_path):
+    """All layers are taken from a workdir, averages as they are tested; fc8 trains."""
+    frozen = {"init.layers": ("*",), "model.frozen": ("conv*", "bn*")}
+    _, said = run(tuned(whole[1], **frozen, epochs=1, ema_decay=0.5), tmp_path)
     assert f"init: 14 of 14 arrays from {whole[1]} (sha256 " in said
-    assert said.count("new: none") == 1
+    assert "), new: none\n" in said
+    ours, theirs = (arrays(load(path).variables) for path in (tmp_path, whole[1]))
+    assert same(ours, theirs) == {"conv1_1", "conv2_1", "bn1_1", "bn2_1"}
 
 
 WRONG = {
