@@ -3,6 +3,8 @@
     KERAS_BACKEND=jax benchmarks/envs/parity/bin/python -m benchmarks.parity \\
         > results/parity/networks.txt
 
+With the names of some of the three programs, only those are compared.
+
 Networks as those programs build them, with random weights (batch norm's statistics
 too), a batch of 4 random images, float32. The file goes through `vgg_jax.load`, and
 back through `vgg_jax.save` into a new module of the program by
@@ -16,7 +18,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -137,19 +139,21 @@ def _keras_peer(name: str, size: tuple[int, int], scratch: Path) -> Peer:
     return Peer(f"keras {name}", "keras", path, activations)
 
 
-def _peers(scratch: Path) -> Iterator[tuple[Peer, tuple[tuple[int, int], ...]]]:
+def _peers(
+    scratch: Path, programs: Collection[str]
+) -> Iterator[tuple[Peer, tuple[tuple[int, int], ...]]]:
     """Yields networks, one at a time, and the sizes of images that each takes."""
     models = importlib.import_module("torchvision").models
-    for name in TORCHVISION:
+    for name in TORCHVISION if "torchvision" in programs else ():
         build = lambda name=name: getattr(models, name)(
             weights=None, init_weights=False
         )
         yield _torch_peer("torchvision", name, build, scratch), SIZES
     timm = importlib.import_module("timm")
-    for name in TIMM:
+    for name in TIMM if "timm" in programs else ():
         build = lambda name=name: timm.create_model(name, pretrained=False)
         yield _torch_peer("timm", name, build, scratch), SIZES
-    for name in KERAS:
+    for name in KERAS if "keras" in programs else ():
         for size in SIZES:  # its fc1 is for one size of images
             yield _keras_peer(name, size, scratch), (size,)
 
@@ -171,7 +175,7 @@ def _row(peer: Peer, network: vgg_jax.Network, size: tuple[int, int]) -> bool:
     want, good = peer.activations(images), True
     rows = layer_names.table(network.model)
     names = [getattr(row, peer.convention) for row in rows]
-    names = [name for name in names if name in want]
+    names = [name for name in names if name and name in want]
     for conv in CONVOLUTIONS:
         began = time.monotonic()
         found = network.configured(conv=conv).activations(images, tuple(names))
@@ -207,9 +211,9 @@ def main() -> None:
     names = ("torch", "torchvision", "timm", "keras", "jax", "numpy")
     versions = [f"{n} {importlib.import_module(n).__version__}" for n in names]
     print(f"{', '.join(versions)}; float32, batch of 4\n", flush=True)
-    good, count = True, 0
+    good, count, programs = True, 0, sys.argv[1:] or ("torchvision", "timm", "keras")
     with tempfile.TemporaryDirectory() as directory:
-        for peer, sizes in _peers(Path(directory)):
+        for peer, sizes in _peers(Path(directory), programs):
             good &= _check(peer, sizes, Path(directory))
             count += 1
             del peer

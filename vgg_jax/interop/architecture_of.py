@@ -4,8 +4,9 @@ A foreign file does not say it. Its convolutions, batch norms and dense layers d
 where the numbers of PyTorch's modules leave room for a pool.
 """
 
+import math
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from vgg_jax.errors import RunError
@@ -126,15 +127,13 @@ def _ends_of_stages(modules: list[_Module]) -> list[bool]:
     return [*ends, True]
 
 
-def _variant(kernels: list[tuple[int, ...]], ends: list[bool]) -> str:
+def _variant(kernels: Sequence[tuple[int, ...]], ends: list[bool]) -> str:
     """Returns the name of a configuration, or the table of one, from `[K, C, h, w]`."""
     words = []
     for (features, _, height, width), end in zip(kernels, ends, strict=True):
         if height != width or height % 2 == 0:
             raise RunError(f"has a convolution of {height}x{width}, not odd and square")
-        words += (
-            [f"conv{height}-{features}", "|"] if end else [f"conv{height}-{features}"]
-        )
+        words.append(f"conv{height}-{features}{' |' if end else ''}")
     table = " ".join(words)
     for name in architecture.CONFIGURATIONS:
         if architecture.stages(name) == architecture.stages(table):
@@ -158,10 +157,7 @@ def _dense(
     widths: list[_Width] = []
     for name in names:
         outputs, *inputs = shapes.get(name + kernel, (0,))
-        values = 1
-        for length in inputs:
-            values *= length
-        widths.append((values, outputs) if inputs else None)
+        widths.append((math.prod(inputs), outputs) if inputs else None)
     return widths
 
 
@@ -176,14 +172,10 @@ def _with_head(
     known = [width[1] for width in hidden if width]
     if len(known) < len(hidden) or not all(known):
         raise RunError("lacks a dense layer between others")
-    head = "paper"
+    averaged = convention != "keras" and inputs == _MAP * channels
+    fields |= {"head": "adaptive" if averaged else "paper", "hidden": tuple(known)}
     if len(dense) == 1 and inputs == channels:
-        head = "compact"
-    elif inputs == _MAP * channels and convention != "keras":
-        head = "adaptive"
-    fields |= (
-        {"head": head} if head == "compact" else {"head": head, "hidden": tuple(known)}
-    )
+        fields |= {"head": "compact", "hidden": VGG.hidden}
     if last is not None:
         fields["num_classes"] = last[1]
     return Inferred(convention, VGG(**fields), () if last else (HEAD,))
@@ -197,14 +189,16 @@ def _of_keras(shapes: Shapes) -> Inferred:
         if found and len(shape) == 4:
             places.append((int(found[1]), int(found[2])))
             kernels.append((shape[3], shape[2], *shape[:2]))
-    order = sorted(range(len(places)), key=places.__getitem__)
-    stages = [places[i][0] for i in order]
+    if not kernels:
+        raise RunError("has no convolution block1_conv1")
+    places, kernels = zip(*sorted(zip(places, kernels, strict=True)), strict=True)
+    stages = [stage for stage, _ in places]
     ends = [a != b for a, b in zip(stages, [*stages[1:], 0], strict=True)]
-    fields = {"variant": _variant([kernels[i] for i in order], ends)}
+    fields = {"variant": _variant(kernels, ends)}
     names = ("fc1", "fc2", "predictions")
     transposed = {name: shape[::-1] for name, shape in shapes.items()}
     dense = _dense(transposed, names, "/kernel")
-    return _with_head("keras", fields, dense, kernels[order[-1]][0])
+    return _with_head("keras", fields, dense, kernels[-1][0])
 
 
 # How a name begins that tells a convention -> the function that reads its files.

@@ -34,7 +34,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
         with h5py.File(path, "r") as file:
             found = list(_datasets(h5py, path, file))
             return _arrays(h5py, path, found)
-    except (OSError, KeyError, RuntimeError, ValueError, UnicodeError) as error:
+    except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:160]
         raise RunError(f"{path} is damaged, or no file of Keras ({reason})") from error
 

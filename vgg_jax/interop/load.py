@@ -12,6 +12,7 @@ from vgg_jax.errors import ConfigError, RunError, choose, system_errors
 from vgg_jax.fields import check_value, in_range
 from vgg_jax.interop import hub, network_file
 from vgg_jax.interop.network import HEAD, Network
+from vgg_jax.interop.network_file import check_preprocessing, check_variant
 from vgg_jax.nn.initializers import INITIALIZERS
 from vgg_jax.nn.preprocessing import PREPROCESSING, Preprocessing
 
@@ -52,8 +53,8 @@ def load(
         preprocessing: what the network expects of its images, where the source does not
             say: a network of torchvision's or Keras' names with other classes than
             ImageNet's 1,000, or none.
-        variant: the configuration that it must be; "": whichever it is. "A-LRN" turns
-            A's weights into its own.
+        variant: the configuration that it must be; "": whichever it is. LRN leaves no
+            trace in a file of another program: "A-LRN" is A's weights with it.
         seed: of a random `fc8`.
         checkpoint: of a run, "best" or "last"; "": the one that it is tested with.
 
@@ -128,9 +129,8 @@ def _of_run(source: str, wanted: _Wanted) -> Network:
             "is not installed here: pip install 'vgg_jax[train]'"
         ) from error
     network = trained.read(Path(source), wanted.checkpoint)
-    check = network_file.check_preprocessing, network_file.check_variant
-    check[0](source, network.preprocessing, wanted.preprocessing)
-    check[1](source, network.model.variant, wanted.variant)
+    check_preprocessing(source, network.preprocessing, wanted.preprocessing)
+    check_variant(source, network.model.variant, wanted.variant)
     return network
 
 

@@ -68,6 +68,7 @@ def loads(text: str) -> Metadata:
         ValueError: it is not one that `dumps` wrote, or a later version did that has
             other fields. A `ConfigError` is one, too.
     """
+    wrong = ArithmeticError, AttributeError, LookupError, RecursionError, TypeError
     try:
         said: dict[str, Any] = json.loads(text)
         network = Network(
@@ -80,6 +81,8 @@ def loads(text: str) -> Metadata:
             sha256=str(said["sha256"]),
             random_layers=_texts(said["random_layers"]),
         )
+        if not all(name.startswith("fc") for name in said["without"]):
+            raise ValueError(f"without={said['without']}")
         if len(network.class_names) not in (0, network.model.num_classes):
             raise ValueError(
                 f"{len(network.class_names)} class_names for "
@@ -91,7 +94,7 @@ def loads(text: str) -> Metadata:
             str(said["tensors_sha256"]),
             network,
         )
-    except (LookupError, TypeError, RecursionError) as error:
+    except wrong as error:
         raise ValueError(f"{type(error).__name__} {error}") from error
 
 

@@ -3,15 +3,15 @@
 One table; reading and writing both go through it, so each is the other's inverse.
 """
 
-import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from vgg_jax.errors import choose
-from vgg_jax.interop import layer_names
+from vgg_jax.interop import layer_names, layouts
 from vgg_jax.interop.layer_names import Named
+from vgg_jax.interop.layouts import Layout
 from vgg_jax.interop.network import HEAD
 from vgg_jax.nn.vgg import VGG
 
@@ -25,56 +25,6 @@ _TORCH = {
     "mean": "running_mean",
     "var": "running_var",
 }
-
-
-class Layout(NamedTuple):
-    """How a file orders the axes of a kernel.
-
-    Attributes:
-        axes: their number.
-        to_ours, to_file: functions of a kernel and the number of channels of the map
-            that a dense layer flattens, or of its inputs where it flattens none.
-    """
-
-    axes: int
-    to_ours: Callable[[np.ndarray, int], np.ndarray]
-    to_file: Callable[[np.ndarray, int], np.ndarray]
-
-
-def _side(values: int, channels: int) -> int:
-    """Returns the side of the square map that has so many values."""
-    side = math.isqrt(values // channels)
-    if not side or side * side * channels != values:
-        raise ValueError(f"{values} inputs are no square map of {channels} channels")
-    return side
-
-
-def _from_maps(x: np.ndarray, channels: int) -> np.ndarray:  # [K, C, H, W]
-    del channels
-    return x.transpose(2, 3, 1, 0).reshape(-1, len(x))
-
-
-def _to_maps(x: np.ndarray, channels: int) -> np.ndarray:  # [H W C, K]
-    side = _side(len(x), channels)
-    return x.reshape(side, side, channels, -1).transpose(3, 2, 0, 1)
-
-
-def _from_flat(x: np.ndarray, channels: int) -> np.ndarray:  # [K, C H W]
-    side = _side(x.shape[1], channels)
-    return _from_maps(x.reshape(len(x), channels, side, side), channels)
-
-
-def _to_flat(x: np.ndarray, channels: int) -> np.ndarray:  # [H W C, K]
-    return _to_maps(x, channels).reshape(x.shape[1], -1)
-
-
-_OURS_CONV = Layout(4, lambda x, _: x, lambda x, _: x)
-_OURS_DENSE = _OURS_CONV._replace(axes=2)
-_OIHW = Layout(
-    4, lambda x, _: x.transpose(2, 3, 1, 0), lambda x, _: x.transpose(3, 2, 0, 1)
-)
-_MAPS = Layout(4, _from_maps, _to_maps)  # a dense layer as a convolution
-_FLAT = Layout(2, _from_flat, _to_flat)
 
 
 class Convention(NamedTuple):
@@ -102,33 +52,33 @@ CONVENTIONS = {
         lambda row: row.spec.name,
         separator="/",
         arrays=_OWN_ARRAYS,
-        conv=_OURS_CONV,
-        hidden=_OURS_DENSE,
-        last=_OURS_DENSE,
+        conv=layouts.OWN_CONV,
+        hidden=layouts.OWN_DENSE,
+        last=layouts.OWN_DENSE,
     ),
     "torchvision": Convention(
         lambda row: row.torchvision,
         separator=".",
         arrays=_TORCH,
-        conv=_OIHW,
-        hidden=_FLAT,
-        last=_FLAT,
+        conv=layouts.OIHW,
+        hidden=layouts.FLAT,
+        last=layouts.FLAT,
     ),
     "timm": Convention(
         lambda row: row.timm,
         separator=".",
         arrays=_TORCH,
-        conv=_OIHW,
-        hidden=_MAPS,
-        last=_FLAT,
+        conv=layouts.OIHW,
+        hidden=layouts.MAPS,
+        last=layouts.FLAT,
     ),
     "keras": Convention(
         lambda row: row.keras,
         separator="/",
         arrays=_OWN_ARRAYS,
-        conv=_OURS_CONV,
-        hidden=_OURS_DENSE,
-        last=_OURS_DENSE,
+        conv=layouts.OWN_CONV,
+        hidden=layouts.OWN_DENSE,
+        last=layouts.OWN_DENSE,
     ),
 }
 

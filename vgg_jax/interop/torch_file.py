@@ -2,6 +2,7 @@
 
 import importlib
 import pickle
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,9 @@ def read(path: Path) -> dict[str, np.ndarray]:
             f"pip install torch, or {_CONVERT}"
         ) from error
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # of pickles that it refuses
+            warnings.simplefilter("ignore")
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise RunError(
             f"{path} holds other than tensors, such as a whole module or code, or is "

@@ -38,7 +38,7 @@ def restore[State](checkpoint: Path, like: State) -> State:
     except Damaged:
         raise
     except Exception as error:
-        if not listed and _is_torn(error):
+        if not listed and is_torn(error):
             raise Damaged(f"{name} is damaged: {reason(error)}") from error
         raise RunError(
             f"{name} in {checkpoint.parent} is whole but cannot be read here "
@@ -59,7 +59,7 @@ def _arrays[State](checkpoint: Path, like: State, crc: int) -> State:
     return jax.device_put(to_new(saved))
 
 
-def _is_torn(error: Exception) -> bool:
+def is_torn(error: Exception) -> bool:
     """Whether an error shows that files were damaged, where no list of them is kept."""
     kinds = FileNotFoundError, NotADirectoryError, UnicodeDecodeError, JSONDecodeError
     return isinstance(error, kinds) or any(text in str(error) for text in _TORN)

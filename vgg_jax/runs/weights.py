@@ -14,7 +14,7 @@ from flax.traverse_util import unflatten_dict
 from vgg_jax.errors import RunError, choose
 from vgg_jax.nn import patterns
 from vgg_jax.runs import checkpoint_record, manifest, old_checkpoints
-from vgg_jax.runs.checkpoint_reader import reason
+from vgg_jax.runs.checkpoint_reader import is_torn, reason
 from vgg_jax.runs.checkpoint_record import Damaged
 
 _PARTS = ("params", "batch_stats", "ema")
@@ -64,7 +64,7 @@ def variables(path: Path) -> dict[str, Any]:
     """
     listed = (path / manifest.FILE).exists()
     if listed and (problem := manifest.damage(path)):
-        raise Damaged(f"checkpoint {path}: {problem}")
+        raise Damaged(f"checkpoint {path}: {problem}: name another one")
     wanted = unflatten_dict(
         {name: 0 for name in old_checkpoints.names(path) if name[0] in _PARTS}
     )
@@ -76,6 +76,8 @@ def variables(path: Path) -> dict[str, Any]:
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
             state = checkpointer.restore(path.absolute() / "state", args=request)
     except Exception as error:
+        if not listed and is_torn(error):
+            raise Damaged(f"checkpoint {path} is damaged: name another one") from error
         raise RunError(
             f"checkpoint {path} cannot be read here ({reason(error)})"
         ) from error
