@@ -256,7 +256,7 @@ WRONG = {
     "normalize": (
         {"augment.normalize": "cifar10"},
         "preprocessing='cifar10', but .* was trained with 'mean .*BGR': leave "
-        r"preprocessing out \(in a config it is augment.normalize, and auto leaves it",
+        r"preprocessing out \(in a config, augment.normalize is it",
     ),
     "classes": (
         {"init.layers": ("*",)},

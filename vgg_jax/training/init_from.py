@@ -198,9 +198,7 @@ def find(init: Init, path: Path, normalize: str) -> Start:
     try:
         network = load(init.path, preprocessing=PREPROCESSING.get(normalize))
     except ConfigError as error:
-        raise ConfigError(
-            f"{error} (in a config it is augment.normalize, and auto leaves it out)"
-        ) from error
+        raise ConfigError(f"{error} (in a config, augment.normalize is it)") from error
     if normalize == OWN:
         raise ConfigError(
             f"augment.normalize={OWN!r}, and the network of init.path={init.path} "
