@@ -4,6 +4,7 @@ import functools
 import io
 import json
 import shutil
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 from rich.console import Console
+from safetensors.numpy import load_file
 
 from configs import default, finetune, quickstart
 from tests.training.test_loop import stop_after
@@ -26,6 +28,7 @@ from vgg_jax.training.config import resolve
 from vgg_jax.training.interrupt import Stopped
 from vgg_jax.training.score import score
 
+PEERS = Path(__file__).parents[1] / "interop" / "peers"
 TABLE = "conv3-8 | conv3-8 |"
 
 
@@ -239,19 +242,21 @@ def epochs(workdir):
     return [row for row in rows if row["kind"] == "epoch"]
 
 
-def test_a_run_starts_from_a_run(whole, tmp_path):
-    """The workdir of one; classes agree, so that all of it is taken."""
-    config = tuned(whole[1], **{"init.layers": ("*",), "epochs": 1})
-    _, said = run(config, tmp_path)
+def test_a_linear_probe_from_a_run_leaves_its_layers_as_they_are(whole, tmp_path):
+    """All layers are taken from a workdir, averages as they are tested; fc8 trains."""
+    frozen = {"init.layers": ("*",), "model.frozen": ("conv*", "bn*")}
+    _, said = run(tuned(whole[1], **frozen, epochs=1, ema_decay=0.5), tmp_path)
     assert f"init: 14 of 14 arrays from {whole[1]} (sha256 " in said
-    assert said.count("new: none") == 1
+    assert "), new: none\n" in said
+    ours, theirs = (arrays(load(path).variables) for path in (tmp_path, whole[1]))
+    assert same(ours, theirs) == {"conv1_1", "conv2_1", "bn1_1", "bn2_1"}
 
 
 WRONG = {
     "normalize": (
         {"augment.normalize": "cifar10"},
-        "augment.normalize='cifar10', and the network of init.path=.* expects mean "
-        ".*BGR: leave augment.normalize at auto",
+        "preprocessing='cifar10', but .* was trained with 'mean .*BGR': leave "
+        r"preprocessing out \(in a config, augment.normalize is it",
     ),
     "classes": (
         {"init.layers": ("*",)},
@@ -300,3 +305,22 @@ def test_the_config_for_it_asks_for_a_path():
     assert resolve(settings).model == resolve(quickstart.get_config()).model
     with pytest.raises(ConfigError, match="choose one of: quickstart, speedrun, vgg16"):
         finetune.get_config("vgg99")
+
+
+def test_a_file_of_torchvision_s_that_does_not_say_what_it_expects(tmp_path):
+    """It has 5 classes, so its images need not be ImageNet's: the config says it.
+
+    The file is torchvision 0.28's own (tests/interop/peers), read here by safetensors.
+    """
+    path = PEERS / "torchvision_bn.safetensors"
+    init = init_from.Init(path=str(path))
+    with pytest.raises(ConfigError, match="and has 5 classes, .*augment.normalize"):
+        init_from.find(init, tmp_path, "init")
+    start = init_from.find(init, tmp_path, "imagenet")
+    assert start.preprocessing == PREPROCESSING["imagenet"]
+    fields = {"head": "adaptive", "hidden": (12, 6), "batch_norm": True}
+    table = "conv3-4 | conv3-8 conv3-8 |"
+    got, _ = taken(start.network, variant=table, num_classes=5, **fields)
+    assert got.new == () and got.arrays == 6 * 2 + 3 * 4
+    kernel = load_file(path)["features.0.weight"].transpose(2, 3, 1, 0)  # OIHW
+    np.testing.assert_array_equal(got.params["conv1_1"]["kernel"], kernel)

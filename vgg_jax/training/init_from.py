@@ -13,11 +13,11 @@ from vgg_jax.fields import Rule, check, field
 from vgg_jax.interop.load import load
 from vgg_jax.interop.network import HEAD, Network
 from vgg_jax.nn import patterns
-from vgg_jax.nn.preprocessing import Preprocessing, name_of
+from vgg_jax.nn.preprocessing import PREPROCESSING, Preprocessing, name_of
 from vgg_jax.nn.vgg import VGG
 from vgg_jax.runs import workdir
 from vgg_jax.training import step
-from vgg_jax.training.augment import INIT
+from vgg_jax.training.augment import OWN
 
 _SHOWN = 3  # parameters that a message names
 # What may differ between two networks with the same parameters, or explains why they
@@ -178,13 +178,14 @@ class Start(NamedTuple):
         return Preprocessing.from_json(self.facts["preprocessing"])
 
 
-def find(init: Init, path: Path, normalize: str | Preprocessing) -> Start:
+def find(init: Init, path: Path, normalize: str) -> Start:
     """Reads what a run starts from; of a run that was saved, only what it keeps of it.
 
     Args:
         init: of the config.
         path: workdir of the run.
-        normalize: of the config.
+        normalize: of the config; a name in `PREPROCESSING` says what a file expects
+            that does not say so itself.
 
     Raises:
         ConfigError, RunError: as `load`, or the network expects other images than
@@ -194,26 +195,21 @@ def find(init: Init, path: Path, normalize: str | Preprocessing) -> Start:
         return Start()
     if recorded := workdir.newest(path).init:
         return Start(facts=recorded)
-    network = load(init.path)
-    _check_preprocessing(init.path, network.preprocessing, normalize)
+    try:
+        network = load(init.path, preprocessing=PREPROCESSING.get(normalize))
+    except ConfigError as error:
+        raise ConfigError(f"{error} (in a config, augment.normalize is it)") from error
+    if normalize == OWN:
+        raise ConfigError(
+            f"augment.normalize={OWN!r}, and the network of init.path={init.path} "
+            f"expects {name_of(network.preprocessing)}: leave it at auto"
+        )
     facts = {
         "path": init.path,
         "sha256": network.sha256,
         "preprocessing": network.preprocessing._asdict(),
     }
     return Start(network, facts)
-
-
-def _check_preprocessing(
-    path: str, expected: Preprocessing, normalize: str | Preprocessing
-) -> None:
-    """Checks that a config normalises images as the network expects it."""
-    if normalize in (INIT, name_of(expected)):
-        return
-    raise ConfigError(
-        f"augment.normalize={normalize!r}, and the network of init.path={path} expects "
-        f"{name_of(expected)}: leave augment.normalize at auto, which adopts it"
-    )
 
 
 def started(

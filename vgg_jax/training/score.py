@@ -93,6 +93,8 @@ def _checked(
     workdir: Path, config: Config, split: str, views: Sequence[int], checkpoint: str
 ) -> Callable[[Checkpoints], int | None]:
     """Returns the function that finds the checkpoint, once all names are right."""
+    if latest(workdir / "checkpoints") is None:
+        raise RunError(f"{workdir} has no checkpoint: train it first")
     choose(SPLITS, split, "split")
     for count in views:
         choose(VIEWS, count, "views")
@@ -110,10 +112,7 @@ def _restored(
     like: step.TrainState,
     find: Callable[[Checkpoints], int | None],
 ) -> step.TrainState:
-    directory = workdir / "checkpoints"
-    if latest(directory) is None:
-        raise RunError(f"{workdir} has no checkpoint: train it first")
-    opened = Checkpoints(directory, monitor=config.checkpoint.monitor)
+    opened = Checkpoints(workdir / "checkpoints", monitor=config.checkpoint.monitor)
     with contextlib.closing(opened) as checkpoints:
         number = find(checkpoints)
         if number is None:

@@ -181,7 +181,7 @@ def opened(
     """
     say = partial(progress.say, console)
     budget.check(config)
-    start = init_from.find(config.init, workdir, config.augment.normalize)
+    start = init_from.find(config.init, workdir, str(config.augment.normalize))
     dataset, recipe, steps = prepare(config, say, start.preprocessing)
     data = description(dataset, recipe.augment.measured)
     check_data(workdir, data)
