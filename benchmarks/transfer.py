@@ -179,7 +179,8 @@ def measured(way, count, workdir, data_dir, path):
     accuracies = []
     for seed in range(SEEDS):
         config = settings(way, count, seed, rate, True, data_dir, path)
-        record = run(config, workdir / f"{place},seed={seed}", test=True)
+        name = f"{place},test,lr={rate},seed={seed}"
+        record = run(config, workdir / name, test=True)
         accuracies.append(100 * record.test_accuracy)
     shown = " ".join(f"{accuracy:.2f}" for accuracy in accuracies)
     print(f"{place} test at lr {rate}: {shown}", flush=True)
