@@ -20,7 +20,7 @@ def network(head, size, variant=POINTWISE, **fields):
     hidden = {} if head == "compact" else {"hidden": (12, 9), "dropout": 0.5}
     model = VGG(variant, 5, head=head, conv="lax", **(hidden | fields))
     images = jax.random.normal(jax.random.key(1), (2, *size, 3))
-    return model, model.init(jax.random.key(0), images), images
+    return model, jax.jit(model.init)(jax.random.key(0), images), images
 
 
 @pytest.mark.parametrize("head", HEADS)

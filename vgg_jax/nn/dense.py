@@ -44,7 +44,8 @@ def activation_map(
         ConfigError: the images are too small, or there is no such layer.
 
     >>> model = VGG("conv3-8 |", 10, hidden=(16,))
-    >>> variables = model.init(jax.random.key(0), jnp.zeros((1, 6, 6, 3)))
+    >>> init = jax.jit(model.init)
+    >>> variables = init(jax.random.key(0), jnp.zeros((1, 6, 6, 3)))
     >>> activation_map(model, variables, jnp.zeros((1, 6, 10, 3))).shape
     (1, 1, 3, 10)
     """

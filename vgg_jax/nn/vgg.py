@@ -127,8 +127,8 @@ class VGG(nn.Module):
     >>> import jax
     >>> model = VGG("A", num_classes=10, width=0.125, head="compact")
     >>> images = jax.numpy.zeros((2, 32, 32, 3))
-    >>> variables = model.init(jax.random.key(0), images)
-    >>> model.apply(variables, images).shape
+    >>> variables = jax.jit(model.init)(jax.random.key(0), images)
+    >>> jax.jit(model.apply)(variables, images).shape
     (2, 10)
     >>> variables["params"]["conv5_2"]["kernel"].shape
     (3, 3, 64, 64)
