@@ -49,7 +49,7 @@ def measure(job: dict, *, rounds: int, seconds: float) -> dict[str, Process]:
     """
     running = {}
     for name, peer in PEERS.items():
-        if name == "jaxlpips" and not _jaxlpips_can(job):
+        if name == "jaxlpips" and job["task"] != "lpips":
             continue
         if not peer.python().exists():
             print(f"  {name}: skipped, no environment {peer.environment!r}")
@@ -67,11 +67,6 @@ def measure(job: dict, *, rounds: int, seconds: float) -> dict[str, Process]:
     for process in running.values():
         process.close()
     return running
-
-
-def _jaxlpips_can(job: dict) -> bool:
-    """Whether jaxlpips has such a function, and runs it in less than minutes a call."""
-    return job["task"] == "lpips" and job["batch"] * job["size"] ** 2 < 100_000
 
 
 def table(running: dict[str, Process]) -> list[str]:
@@ -98,9 +93,12 @@ def main():
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="seconds per turn")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 16])
     options = parser.parse_args()
     print(backend.environment(), flush=True)
     for job in JOBS:
+        if job["batch"] not in options.batches:
+            continue
         print(" ".join(f"{k}={v}" for k, v in job.items()), flush=True)
         running = measure(job, rounds=options.rounds, seconds=options.seconds)
         print(*table(running), sep="\n", flush=True)
