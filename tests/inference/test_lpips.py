@@ -44,10 +44,7 @@ def test_it_is_the_authors_formula(network):
 
 
 def test_equal_images_are_at_distance_zero_with_gradient_zero(network):
-    """The authors' own has NaN there, where all activations of a pixel are zero.
-
-    Zero up to rounding: XLA may fuse the two halves differently.
-    """
+    """Zero up to rounding: XLA may fuse the two halves differently."""
     black = jnp.zeros((1, 32, 32, 3))
     dead = jax.tree.map(jnp.zeros_like, network.variables)
     options = {"value_range": (0, 1), "random_weights": True}

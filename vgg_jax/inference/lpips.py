@@ -2,8 +2,7 @@
 
 Zhang, Isola, Efros, Shechtman & Wang (2018), "The unreasonable effectiveness of deep
 features as a perceptual metric"; equal to `lpips.LPIPS(net="vgg")` of their package,
-0.1.4 (`benchmarks/parity_lpips.py`), except that the gradient is finite where that one
-is NaN: at pixels whose activations are all zero.
+0.1.4 (`benchmarks/parity_lpips.py`).
 """
 
 import functools
