@@ -52,7 +52,9 @@ HELP = [
     for example in examples
 ]
 COMMANDS = list(dict.fromkeys(re.sub(r" +", " ", x) for x in [*WRITTEN, *HELP]))
-PROGRAMS = [text for language, text in BLOCKS if language == "python"]
+PROGRAMS = list(
+    dict.fromkeys(text for language, text in BLOCKS if language == "python")
+)
 QUICK = "vgg_jax summary"
 FOLDER = next(command for command in COMMANDS if "vgg_jax folder" in command)
 

@@ -71,6 +71,7 @@ def test_a_mistake_is_one_line(case, tmp_path):
     assert named in finished.stderr
 
 
+@pytest.mark.slow
 def test_a_mistake_mended_runs_in_the_same_workdir(tmp_path):
     wrong = main(QUICK, "--config.data.train=trian", workdir=tmp_path / "run")
     assert wrong.returncode == 2
@@ -80,6 +81,7 @@ def test_a_mistake_mended_runs_in_the_same_workdir(tmp_path):
     assert "test top-1" in right.stdout
 
 
+@pytest.mark.slow
 def test_a_variant_has_a_workdir_of_its_own(tmp_path):
     """`configs/vgg16.py:D` must not meet the run of configuration C."""
     config = f"--config={ROOT / 'configs' / 'vgg16.py'}:D"

@@ -15,7 +15,7 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 @pytest.mark.parametrize(
     "variant, dtype, batch_norm, tolerance",
     [
-        ("A", "float32", True, 1e-5),
+        pytest.param("A", "float32", True, 1e-5, marks=pytest.mark.slow),
         pytest.param("A", "bfloat16", False, 1e-2, marks=pytest.mark.slow),
         pytest.param("C", "float32", False, 1e-5, marks=pytest.mark.slow),
         pytest.param("C", "bfloat16", True, 1e-2, marks=pytest.mark.slow),

@@ -251,6 +251,7 @@ def test_a_sweep_runs_resumes_and_compares(tmp_path):
     assert json.loads((tmp_path / "sweep.json").read_text()) == rows
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ties runs to cores")
 def test_side_by_side_with_one_that_fails(tmp_path):
     """Two at a time; the learning rate of 1e30 diverges, the other run is kept."""

@@ -139,7 +139,9 @@ def test_trained_first_and_tested_later(whole, tmp_path, monkeypatch):
 
 
 # Questions asked before the signal: from the first epoch to after the plateau's drop.
-@pytest.mark.parametrize("calls", [3, 7, 14, 23])
+@pytest.mark.parametrize(
+    "calls", [3, *(pytest.param(n, marks=pytest.mark.slow) for n in (7, 14)), 23]
+)
 def test_resumed_equals_uninterrupted(calls, whole, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         stop_after(patch, calls)
@@ -261,6 +263,7 @@ def test_streaming_trains_the_same(whole, tmp_path):
     assert numbers(metric_log.read(tmp_path)) == numbers(metric_log.read(whole[0]))
 
 
+@pytest.mark.slow
 def test_a_kept_remainder_shows_every_image(tmp_path):
     run(tiny(remainder="keep", epochs=1), tmp_path)
     assert epochs(tmp_path)[0]["step"] == 5  # 300 = 4 * 64 + 44
@@ -313,7 +316,9 @@ test_loop.run(config, Path(sys.argv[1]))
 """
 
 
-@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "signum", [pytest.param(signal.SIGKILL, marks=pytest.mark.slow), signal.SIGTERM]
+)
 def test_a_killed_process_resumes(signum, whole, tmp_path):
     """Saves after every step, so that a kill at any moment hits a checkpoint."""
     code = SLOW_SAVER.format(root=str(ROOT), tests=str(ROOT / "tests" / "training"))
