@@ -112,6 +112,7 @@ def test_a_finished_run_is_left_alone(whole):
     assert after == before  # so a read-only disk will do
 
 
+@pytest.mark.slow
 def test_trained_first_and_tested_later(whole, tmp_path, monkeypatch):
     """Training alone reads no test split, and says nothing of an earlier test."""
     evaluated, evaluate = [], session.Session.evaluate
@@ -244,6 +245,7 @@ def test_the_workdir_holds_one_run_at_a_time(whole, tmp_path):
             pass
 
 
+@pytest.mark.slow
 def test_a_run_without_validation(tmp_path):
     fields = {"data.validation": "none", "test_with": "last", "epochs": 1}
     for name in ("plateau", "cosine"):
@@ -255,6 +257,7 @@ def test_a_run_without_validation(tmp_path):
         assert "val_loss" not in epochs(tmp_path / name)[0]
 
 
+@pytest.mark.slow
 def test_streaming_trains_the_same(whole, tmp_path):
     """Down to every array of the last checkpoint."""
     result = run(tiny(**{"data.stream": True}), tmp_path)
