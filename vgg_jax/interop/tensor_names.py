@@ -47,39 +47,27 @@ class Convention(NamedTuple):
 
 
 _OWN_ARRAYS = {name: name for name in _TORCH}
+_OWN = Convention(
+    lambda row: row.spec.name,
+    separator="/",
+    arrays=_OWN_ARRAYS,
+    conv=layouts.OWN_CONV,
+    hidden=layouts.OWN_DENSE,
+    last=layouts.OWN_DENSE,
+)
+_TORCHVISION = Convention(
+    lambda row: row.torchvision,
+    separator=".",
+    arrays=_TORCH,
+    conv=layouts.OIHW,
+    hidden=layouts.FLAT,
+    last=layouts.FLAT,
+)
 CONVENTIONS = {
-    "vgg_jax": Convention(
-        lambda row: row.spec.name,
-        separator="/",
-        arrays=_OWN_ARRAYS,
-        conv=layouts.OWN_CONV,
-        hidden=layouts.OWN_DENSE,
-        last=layouts.OWN_DENSE,
-    ),
-    "torchvision": Convention(
-        lambda row: row.torchvision,
-        separator=".",
-        arrays=_TORCH,
-        conv=layouts.OIHW,
-        hidden=layouts.FLAT,
-        last=layouts.FLAT,
-    ),
-    "timm": Convention(
-        lambda row: row.timm,
-        separator=".",
-        arrays=_TORCH,
-        conv=layouts.OIHW,
-        hidden=layouts.MAPS,
-        last=layouts.FLAT,
-    ),
-    "keras": Convention(
-        lambda row: row.keras,
-        separator="/",
-        arrays=_OWN_ARRAYS,
-        conv=layouts.OWN_CONV,
-        hidden=layouts.OWN_DENSE,
-        last=layouts.OWN_DENSE,
-    ),
+    "vgg_jax": _OWN,
+    "torchvision": _TORCHVISION,
+    "timm": _TORCHVISION._replace(module=lambda row: row.timm, hidden=layouts.MAPS),
+    "keras": _OWN._replace(module=lambda row: row.keras),
 }
 
 
