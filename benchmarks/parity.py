@@ -56,19 +56,6 @@ class Peer(NamedTuple):
     back: Callable[[Path], bool] | None = None
 
 
-def _randomise(module: Any) -> None:
-    torch = importlib.import_module("torch")
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for name, tensor in module.state_dict().items():
-            if name.endswith("running_var"):
-                tensor.uniform_(0.5, 1.5)
-            elif tensor.ndim == 1:
-                tensor.uniform_(-0.5, 0.5)
-            elif tensor.ndim > 1:
-                tensor.normal_(0, (2 / tensor[0].numel()) ** 0.5)
-
-
 def _torch_activations(module: Any, images: np.ndarray) -> Activations:
     torch = importlib.import_module("torch")
     kept: Activations = {}
@@ -98,7 +85,7 @@ def _torch_peer(
     nn = importlib.import_module("torch.nn")
     safetensors = importlib.import_module("safetensors.torch")
     module, path = build().eval(), scratch / f"{convention}_{name}.safetensors"
-    _randomise(module)
+    importlib.import_module("benchmarks.weight_fixtures").randomise(module)
     for child in module.modules():
         if isinstance(child, nn.ReLU):
             child.inplace = False  # what a hook has seen would change

@@ -143,8 +143,8 @@ class Network(struct.PyTreeNode):
         ]
         if missing:
             raise ConfigError(
-                f"{self.source} has no {', '.join(missing)}, which {last} needs: load "
-                "it with num_classes=K for a new, random head"
+                f"{self.source} has no {', '.join(missing)}: load it with "
+                "num_classes=K for a new, random head"
             )
 
 
