@@ -115,7 +115,7 @@ def test_parts_and_prefixes(name, kept, rename, head, tmp_path):
         assert network(expected["images"]).shape == (1, 5)
         return
     assert network.model.head == head
-    with pytest.raises(vgg_jax.ConfigError, match="has no fc8, .* num_classes=K"):
+    with pytest.raises(vgg_jax.ConfigError, match="has no fc8: .* num_classes=K"):
         network(expected["images"])
     new = vgg_jax.load(path, preprocessing="imagenet", num_classes=3)
     assert new.random_layers == ("fc8",) and new(expected["images"]).shape == (1, 3)
