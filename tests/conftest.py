@@ -17,9 +17,10 @@ from vgg_jax.runs import manifest
 
 def pytest_configure(config):
     """Before any test module is imported: one of them may start JAX as it loads."""
-    cache = tempfile.TemporaryDirectory(prefix="vgg_jax-tests-")
-    config.add_cleanup(cache.cleanup)
-    os.environ["XDG_CACHE_HOME"] = cache.name
+    if not hasattr(config, "workerinput"):  # the workers of xdist share one cache
+        cache = tempfile.TemporaryDirectory(prefix="vgg_jax-tests-")
+        config.add_cleanup(cache.cleanup)
+        os.environ["XDG_CACHE_HOME"] = cache.name
     backend.configure()
     jax.config.update("jax_numpy_dtype_promotion", "strict")
     jax.config.update("jax_numpy_rank_promotion", "raise")

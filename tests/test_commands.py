@@ -55,6 +55,7 @@ COMMANDS = list(dict.fromkeys(re.sub(r" +", " ", x) for x in [*WRITTEN, *HELP]))
 PROGRAMS = list(
     dict.fromkeys(text for language, text in BLOCKS if language == "python")
 )
+FRONT_DOOR = [text for text in PROGRAMS if text in (ROOT / "README.md").read_text()]
 QUICK = "vgg_jax summary"
 FOLDER = next(command for command in COMMANDS if "vgg_jax folder" in command)
 
@@ -90,7 +91,7 @@ def environ(tmp_path_factory):
 
 
 def test_there_are_commands_and_programs():
-    assert len(COMMANDS) >= 10 and PROGRAMS
+    assert len(COMMANDS) >= 10 and FRONT_DOOR
     assert all(EXAMPLES.values()), "a command's --help has no example"
 
 
@@ -102,7 +103,13 @@ def test_a_quick_command(command, checkout):
     assert finished.returncode == 0 and finished.stdout, finished.stderr
 
 
-@pytest.mark.parametrize("text", PROGRAMS)
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(text, marks=() if text in FRONT_DOOR else pytest.mark.slow)
+        for text in PROGRAMS
+    ],
+)
 def test_a_program(text, checkout):
     finished = subprocess.run(
         [sys.executable, "-c", text], cwd=checkout, capture_output=True, text=True

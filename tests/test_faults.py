@@ -18,6 +18,7 @@ def run(*arguments):
     )
 
 
+@pytest.mark.slow
 def test_a_few_faults_lose_nothing(tmp_path):
     """`python -m benchmarks.faults` injects hundreds; results/faults has its table."""
     log = tmp_path / "faults.jsonl"

@@ -6,7 +6,7 @@ global state.
 
 >>> import jax, vgg_jax
 >>> vgg_jax.configure()  # before the first array: fast convolutions, compilation cache
->>> model = vgg_jax.VGG("A", num_classes=10, width=0.125, head="compact")
+>>> model = vgg_jax.VGG("conv3-8 | conv3-16 |", num_classes=10, head="compact")
 >>> images = jax.numpy.zeros((2, 32, 32, 3))
 >>> variables = jax.jit(model.init)(jax.random.key(0), images)
 >>> jax.jit(model.apply)(variables, images).shape
@@ -24,9 +24,9 @@ True
 >>> with tempfile.TemporaryDirectory() as scratch:
 ...     vgg_jax.save(network, f"{scratch}/vgg.safetensors")
 ...     network = vgg_jax.load(f"{scratch}/vgg.safetensors")
->>> found = vgg_jax.features(network, images, ["relu3_2"], value_range=(0, 1))
->>> found["relu3_2"].shape
-(2, 8, 8, 32)
+>>> found = vgg_jax.features(network, images, ["relu2_1"], value_range=(0, 1))
+>>> found["relu2_1"].shape
+(2, 16, 16, 16)
 
 >>> sorted(vgg_jax.CONFIGURATIONS)
 ['A', 'A-LRN', 'B', 'C', 'D', 'E']

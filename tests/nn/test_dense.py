@@ -10,9 +10,7 @@ from vgg_jax.nn.dense import activation_map
 from vgg_jax.nn.vgg import VGG
 
 HEADS = ("paper", "adaptive", "compact")
-BODY = ("conv2_1", "pool2")
-LAYERS = {head: (*BODY, "relu6", "fc8") for head in HEADS[:2]}
-LAYERS["compact"] = (*BODY, "fc8")
+LAYERS = {"paper": ("pool2", "relu6", "fc8"), "adaptive": ("fc8",), "compact": ("fc8",)}
 POINTWISE = "conv1-8 | conv1-16 |"  # no padding: a crop of pixels is a crop of the map
 
 
