@@ -8,15 +8,14 @@ depends on the shape and the type (`benchmarks/layers.py` measures it,
 * A 1x1 kernel, or a 1x1 map, is one matrix product.
 * Maps smaller than the kernel (VGG's 2x2 at 32 px) fall to scalar loops in XLA:CPU,
   over 100x slower than the other layers. They are written as matrix products here.
-* float32 with a 3x3 kernel: Winograd (`winograd.py`).
-* The rest, bfloat16 above all: XLA hands forward convolutions to oneDNN (`backend.py`
-  sets the flag), but not the transposed ones that autodiff makes. So the input gradient
-  is spelled as a forward convolution with the flipped kernel, and the weight gradient
-  as one long matrix product. Narrow maps are joined into wide ones.
+* float32 with a 3x3 kernel: Winograd (`winograd.py`), but for the first stage, whose 64
+  channels have transforms that take as long as they save, and for what is a few pixels
+  beside a large kernel, as the last stages of one image are.
+* The rest, bfloat16 above all: direct convolution, with gradients that XLA:CPU is fast
+  at (`direct.py`).
 """
 
 import math
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -24,17 +23,15 @@ from jax import lax
 from jax.export import is_symbolic_dim
 
 from vgg_jax.errors import choose
-from vgg_jax.nn import winograd
+from vgg_jax.nn import direct, winograd
 from vgg_jax.nn.reverse_mode import reverse_mode_only
 
 IMPLEMENTATIONS = ("auto", "lax")
 
-_DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 _MIN_WINOGRAD_CHANNELS = 32  # with fewer, the transforms cost more than they save
 _MAX_WINOGRAD_WASTE = 2.0  # padded area / area up to which Winograd still wins
-_FEW_CHANNELS = 8  # up to this many, the weight gradient moves the image both ways
-_NARROW = 8  # maps of a smaller width are joined ...
-_JOINED = 16  # ... up to this many side by side
+_DIRECT_PRODUCTS = 64 * 64  # channels, in times out, up to which Winograd is slower
+_FEW_PIXELS = 256  # times the pixels are at most as many as the channels, in times out
 
 
 def conv2d(
@@ -71,7 +68,7 @@ def conv2d(
 
 
 def _biased(x: jax.Array, w: jax.Array, b: jax.Array) -> jax.Array:
-    return _plain(x, w) + b[None, None, None]
+    return direct.plain(x, w) + b[None, None, None]
 
 
 def _biased_on_cpu(x: jax.Array, w: jax.Array, b: jax.Array) -> jax.Array:
@@ -79,13 +76,7 @@ def _biased_on_cpu(x: jax.Array, w: jax.Array, b: jax.Array) -> jax.Array:
     return _add_bias(_cpu_algorithm(x, w)(x, w), b)
 
 
-def _plain(x: jax.Array, w: jax.Array) -> jax.Array:
-    return lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=_DIMENSIONS)
-
-
-def _cpu_algorithm(
-    x: jax.Array, w: jax.Array
-) -> Callable[[jax.Array, jax.Array], jax.Array]:
+def _cpu_algorithm(x: jax.Array, w: jax.Array) -> direct.Convolution:
     """Returns the fastest convolution on CPU for these shapes and this type."""
     (_, height, width, channels), kernel = x.shape, w.shape[0]
     if kernel == 1 or (height, width) == (1, 1):
@@ -96,9 +87,20 @@ def _cpu_algorithm(
         return _dense
     waste = (height + -height % 4) * (width + -width % 4) / (height * width)
     if kernel == 3 and x.dtype == jnp.float32 and waste <= _MAX_WINOGRAD_WASTE:
+        products = channels * w.shape[-1]
+        if _has_few_pixels(x, products):
+            return _OF_FEW_PIXELS
         if channels >= _MIN_WINOGRAD_CHANNELS:
-            return _winograd
-    return _flipped
+            return _winograd if products > _DIRECT_PRODUCTS else _MIXED
+    return _DIRECT
+
+
+def _has_few_pixels(x: jax.Array, products: int) -> bool:
+    """Returns whether the transforms of Winograd's kernels would cost the most."""
+    if is_symbolic_dim(x.shape[0]):
+        return False
+    *shape, _ = jax.typeof(x).sharding.shard_shape(x.shape)
+    return _FEW_PIXELS * math.prod(shape) <= products
 
 
 def _pointwise(x: jax.Array, w: jax.Array) -> jax.Array:
@@ -154,77 +156,18 @@ def _karatsuba2x2(x: jax.Array, w: jax.Array) -> jax.Array:
     return jnp.stack(y, axis=1)
 
 
-@jax.custom_vjp
-def _flipped(x: jax.Array, w: jax.Array) -> jax.Array:
-    """Convolves; the input gradient is spelled as a forward convolution."""
-    return _side_by_side(x, w)
+def _by_winograd(x: jax.Array, g: jax.Array, kernel: int) -> jax.Array:
+    """Returns the gradient by the kernel, where it alone is Winograd's."""
+    w = jnp.zeros((kernel, kernel, x.shape[-1], g.shape[-1]), x.dtype)
+    _, pull = jax.vjp(lambda w: _winograd(x, w), w)
+    return pull(g)[0]
 
 
-def _flipped_forward(x, w):
-    return _side_by_side(x, w), (x, w)
-
-
-def _flipped_backward(residuals, g):
-    x, w = residuals
-    dx = _side_by_side(g, jnp.swapaxes(w[::-1, ::-1], 2, 3))
-    return dx, _kernel_gradient(x, g, w.shape[0])
-
-
-def _side_by_side(x: jax.Array, w: jax.Array) -> jax.Array:
-    """Returns `_plain(x, w)`, with narrow maps joined into wide ones, zeros between.
-
-    oneDNN's AMX kernels work on 16 neighbouring pixels of a row at a time.
-    """
-    (batch, height, width, channels), (kernel, *_, features) = x.shape, w.shape
-    joined = _images_to_join(x)
-    if width >= _NARROW or joined == 1:
-        return _plain(x, w)
-    padded = width + kernel // 2
-    x = jnp.pad(x, ((0, 0), (0, 0), (0, kernel // 2), (0, 0)))
-    x = x.reshape(-1, joined, height, padded, channels).swapaxes(1, 2)
-    y = _plain(x.reshape(-1, height, joined * padded, channels), w)
-    y = y.reshape(-1, height, joined, padded, features).swapaxes(1, 2)
-    return y.reshape(batch, height, padded, features)[:, :, :width]
-
-
-def _images_to_join(x: jax.Array) -> int:
-    """Returns how many images to put side by side, all of them on one device."""
-    if is_symbolic_dim(x.shape[0]):
-        return 1
-    batch, *_ = jax.typeof(x).sharding.shard_shape(x.shape)
-    return math.gcd(batch, _JOINED)
-
-
-def _shifted(x: jax.Array, by: int, axis: int) -> jax.Array:
-    """Returns `x` moved by so many pixels along an axis, zeros moving in."""
-    config = [(0, 0, 0)] * x.ndim
-    config[axis] = (by, -by, 0)
-    return lax.pad(x, jnp.zeros((), x.dtype), config)
-
-
-def _kernel_gradient(x: jax.Array, g: jax.Array, kernel: int) -> jax.Array:
-    """Returns `dw[i, j] = sum x[h + i - r, w + j - r] g[h, w]` as one matrix product.
-
-    The k sideways shifts of the image are concatenated along the channels, and so are
-    the k vertical shifts of the cotangent. An image of few channels, as the first
-    layer's, is shifted both ways instead.
-    """
-    (*_, channels), features, r = x.shape, g.shape[-1], kernel // 2
-    moves = range(-r, r + 1)
-    images = [_shifted(x, -j, 2) for j in moves]
-    if few := channels <= _FEW_CHANNELS:
-        images = [_shifted(image, -i, 1) for i in moves for image in images]
-    else:
-        g = jnp.concatenate([_shifted(g, i, 1) for i in moves], -1)
-    x = jnp.concatenate(images, -1)
-    x, g = (a.reshape(-1, a.shape[-1]) for a in (x, g))
-    dw = winograd.product_over_pixels(x, g)
-    if few:
-        return dw.reshape(kernel, kernel, channels, features)
-    return dw.reshape(kernel, channels, kernel, features).transpose(2, 0, 1, 3)
-
-
-_flipped.defvjp(_flipped_forward, _flipped_backward)
+_DIRECT = direct.of_passes(
+    direct.side_by_side, direct.by_flipped_kernel, direct.by_product
+)
+_MIXED = direct.of_passes(direct.plain, direct.by_flipped_kernel, _by_winograd)
+_OF_FEW_PIXELS = direct.of_passes(direct.plain, direct.by_spreading, direct.by_product)
 
 
 @jax.custom_vjp
