@@ -19,6 +19,8 @@ COMMANDS = {
     "train": "train a network, or resume its run",
     "summary": "a network's layers and costs, before it runs",
     "score": "a run's weights again, with other views of an image",
+    "evaluate": "any weights on the images of a data set",
+    "predict": "what is in your pictures",
     "report": "the page of a run, or a comparison of several",
     "sweep": "grids and searches of settings and seeds",
     "folder": "a data set from your own folders of pictures",

@@ -1,5 +1,7 @@
 """Scores the weights of a run again: with other views, or from the other checkpoint.
 
+Its splits are those of the run's config; `vgg evaluate` takes any weights and images.
+
     python -m vgg_jax score --workdir=runs/quickstart --views=1,2,6
     python -m vgg_jax score --workdir=runs/quickstart --split=test
 
@@ -51,10 +53,11 @@ def run(options: argparse.Namespace) -> None:
         data_dir=options.data_dir,
     )
     print(f"{options.split} of {options.workdir}")
-    _show(evaluations)
+    show(evaluations)
 
 
-def _show(evaluations: Mapping[int, Evaluation]) -> None:
+def show(evaluations: Mapping[int, Evaluation]) -> None:
+    """Prints a row per number of views."""
     print(f"{'views':>5}  {'images':>7}  {'top-1 %':>8}  {'top-5 %':>8}  {'loss':>7}")
     for count, result in evaluations.items():
         print(

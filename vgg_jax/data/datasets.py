@@ -133,6 +133,32 @@ def load(
     )
 
 
+def one_split(
+    name: str,
+    split: str,
+    *,
+    data_dir: str = "",
+    size: int = 0,
+    report: Callable[[str], None] = print,
+) -> tuple[Split, tuple[str, ...]]:
+    """Returns the images of one TFDS split in memory, and the names of all classes.
+
+    Args and errors are those of `load`.
+
+    >>> split, classes = one_split("cifar10_sample", "test[:10]")
+    >>> split.images.shape, classes[3]
+    ((10, 32, 32, 3), 'cat')
+    """
+    builder = find(name, data_dir=data_dir, report=report)
+    spans = splits.spans_of(builder, split, "split")
+    held = _held(builder, {split: spans}, stream=False)
+    in_memory.check_fits(builder, held, size, whole=False)
+    records = functools.cache(
+        partial(in_memory.whole, builder, size=size, report=report)
+    )
+    return in_memory.gather(spans, records), tfds_reader.class_names(builder)
+
+
 def _held(
     builder: tfds.core.DatasetBuilder, spans: Mapping[str, Spans], stream: bool
 ) -> int:

@@ -1,5 +1,9 @@
 """Several views of an image, whose logits are averaged."""
 
+from collections.abc import Callable
+from functools import reduce
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -30,3 +34,21 @@ def views(images: jax.Array, count: int) -> tuple[list[jax.Array], list[float]]:
     shifted = [padded[:, :-2, :-2], padded[:, 2:, 2:]]
     shifted += [view[:, :, ::-1] for view in shifted]
     return shown + shifted, [1 / 4] * 2 + [1 / 8] * 4
+
+
+def averaged(
+    logits_of: Callable[[jax.Array], Any], images: jax.Array, count: int
+) -> jax.Array:
+    """Returns the logits `[B, K]` of images, averaged over their views.
+
+    Args:
+        logits_of: the network, from normalised images to logits.
+        images: `[B, H, W, C]`, normalised.
+        count: number of views (`views`).
+
+    >>> averaged(lambda x: x.mean((1, 2)), jnp.ones((2, 4, 4, 3)), 6).tolist()
+    [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
+    """
+    shown, weights = views(images, count)
+    parts = [weight * logits_of(x) for x, weight in zip(shown, weights, strict=True)]
+    return reduce(jnp.add, parts)

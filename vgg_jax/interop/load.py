@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from vgg_jax.errors import ConfigError, RunError, choose, system_errors
 from vgg_jax.fields import check_value, in_range
-from vgg_jax.interop import hub, network_file
+from vgg_jax.interop import hub, network_file, zoo
 from vgg_jax.interop.network import HEAD, Network
 from vgg_jax.interop.network_file import check_preprocessing, check_variant
 from vgg_jax.nn.initializers import INITIALIZERS
@@ -40,6 +40,8 @@ def load(
 
     Args:
         source: one of
+            a name of the zoo (`zoo.cards`), such as "speedrun"; a file or directory of
+            that name is "./speedrun";
             a file of torchvision's or timm's names, `.safetensors`, or `.pth` and `.pt`
             where PyTorch is installed; of Keras, `.weights.h5` or `.h5`, where h5py is
             (`pip install 'vgg_jax[interop]'`); or one that `save` wrote;
@@ -120,6 +122,11 @@ def _of_hub(source: str, wanted: _Wanted) -> Network:
     return network.replace(source=source) if network.source == str(path) else network
 
 
+def _of_zoo(source: str, wanted: _Wanted) -> Network:
+    network = _of_file(str(zoo.path(source)), wanted)
+    return network.replace(source=f"zoo/{source}", sha256=zoo.cards()[source].sha256)
+
+
 def _of_run(source: str, wanted: _Wanted) -> Network:
     try:
         from vgg_jax.interop import trained
@@ -159,6 +166,7 @@ _SOURCES: tuple[
     tuple[Callable[[str], bool], Callable[[str, _Wanted], Network]], ...
 ] = (
     (lambda source: source.startswith(hub.PREFIX), _of_hub),
+    (lambda source: source in zoo.cards(), _of_zoo),
     (_is_run, _of_run),
     (os.path.isdir, _of_directory),
     (lambda source: True, _of_file),

@@ -1,8 +1,8 @@
 """One update and one evaluation, as pure functions of state and batch."""
 
 from collections.abc import Callable
-from functools import partial, reduce
-from typing import Any, NamedTuple, cast
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from flax import struct
 from vgg_jax.data.batches import Batch, TrainingBatch
 from vgg_jax.errors import ConfigError
 from vgg_jax.evaluation.metrics import Sums, cross_entropy
-from vgg_jax.evaluation.views import views
+from vgg_jax.evaluation.views import averaged
 from vgg_jax.nn import patterns
 from vgg_jax.nn.vgg import VGG
 from vgg_jax.training.augment import Augment
@@ -245,12 +245,8 @@ def eval_step(
         variables: parameters and statistics of the model.
         batch: as `batches.evaluation` yields them.
     """
-    shown, weights = views(recipe.augment.evaluate(batch.images), recipe.views)
-    parts = [
-        weight * cast(jax.Array, recipe.model.apply(variables, images))
-        for images, weight in zip(shown, weights, strict=True)
-    ]
-    logits = reduce(jnp.add, parts)
+    apply = partial(recipe.model.apply, variables)
+    logits = averaged(apply, recipe.augment.evaluate(batch.images), recipe.views)
     losses = cross_entropy(logits, batch.labels)
     return Sums.of(losses, logits, batch.labels), logits
 

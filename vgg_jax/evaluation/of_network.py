@@ -1,0 +1,64 @@
+"""The score of a network as a value, wherever it is from, on images of a data set."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from vgg_jax.data.batches import Batch
+from vgg_jax.data.datasets import Split
+from vgg_jax.errors import ConfigError, choose
+from vgg_jax.evaluation.exact import Evaluation, evaluate
+from vgg_jax.evaluation.metrics import Sums, cross_entropy
+from vgg_jax.evaluation.views import VIEWS, averaged
+from vgg_jax.interop.network import HEAD, Network
+from vgg_jax.nn.preprocessing import normalize
+
+
+def score(
+    network: Network,
+    split: Split,
+    *,
+    views: int = 1,
+    batch_size: int = 500,
+    report: Callable[[int], None] = lambda images_seen: None,
+) -> Evaluation:
+    """Evaluates a network on every image of a split, in float32.
+
+    So it says the same on every machine, but for images whose two best classes are
+    within rounding of one another.
+
+    Args:
+        network: with a head for the classes of the split.
+        split: images of the size that the network takes.
+        views: number of views of an image (`evaluation.views`).
+        batch_size: images per batch.
+        report: called after each batch with the number of images evaluated so far.
+
+    Raises:
+        ConfigError: the network has no head, or fewer classes than the labels; or
+            `views` is unknown.
+    """
+    choose(VIEWS, views, "views")
+    network.check_weights(HEAD)
+    known, asked = network.model.num_classes, int(split.labels.max()) + 1
+    if asked > known:
+        raise ConfigError(
+            f"{network.source} has {known} classes, and the labels are of {asked}"
+        )
+    step = partial(_step, network.configured(dtype="float32"), views)
+    found = evaluate(
+        jax.jit(step), network.variables, split, batch_size=batch_size, report=report
+    )
+    assert found is not None  # only a `stop` abandons it
+    return found
+
+
+def _step(network: Network, views: int, variables: Any, batch: Batch):
+    """Returns the totals of a batch, and its logits."""
+    apply = partial(network.model.apply, variables)
+    images = normalize(jnp.asarray(batch.images), network.preprocessing)
+    logits = averaged(apply, images, views)
+    return Sums.of(cross_entropy(logits, batch.labels), logits, batch.labels), logits

@@ -1,0 +1,158 @@
+"""What a network says of pictures: probabilities of the classes, file by file."""
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax.typing import ArrayLike
+
+from vgg_jax.data import pictures
+from vgg_jax.errors import ConfigError, choose
+from vgg_jax.evaluation.views import VIEWS, averaged
+from vgg_jax.interop.network import HEAD, Network
+from vgg_jax.nn.preprocessing import ValueRange, network_input
+
+_THREADS = 4  # that decode pictures; Pillow lets others run meanwhile
+
+
+class Prediction(NamedTuple):
+    """What a network says of a file.
+
+    Attributes:
+        file: the file.
+        picture: as the network saw it, uint8 `[size, size, 3]`; None where there is
+            none.
+        probabilities: of each class, float32 `[K]`; None likewise.
+        error: why there is none; otherwise empty.
+    """
+
+    file: Path
+    picture: np.ndarray | None = None
+    probabilities: np.ndarray | None = None
+    error: str = ""
+
+    def top(self, count: int) -> list[tuple[int, float]]:
+        """Returns the most probable classes, as number and probability.
+
+        >>> Prediction(Path("x"), probabilities=np.float32([0.25, 0.5, 0.25])).top(2)
+        [(1, 0.5), (0, 0.25)]
+        """
+        assert self.probabilities is not None
+        best = np.argsort(-self.probabilities, kind="stable")[:count]
+        return [(int(label), float(self.probabilities[label])) for label in best]
+
+
+def probabilities(
+    network: Network,
+    images: ArrayLike,
+    *,
+    views: int = 1,
+    value_range: ValueRange | None = None,
+) -> jax.Array:
+    """Returns the probability of each class, float32 `[B, K]`.
+
+    A pure function of weights and images, for `jax.jit` and the like.
+
+    Args:
+        network: with a head.
+        images: `[B, H, W, C]`, RGB, uint8 or floating point.
+        views: number of views of an image whose logits are averaged
+            (`evaluation.views`).
+        value_range: of floating-point images (`network_input`).
+
+    Raises:
+        ConfigError: the network has no head, or the images are not what was declared;
+            or `views` is unknown.
+
+    >>> from vgg_jax.interop.network import random
+    >>> from vgg_jax.nn.vgg import VGG
+    >>> network = random(VGG("conv3-8 |", 10, head="compact"), "unit")
+    >>> found = probabilities(network, np.zeros((2, 8, 8, 3), np.uint8))
+    >>> found.shape, found.sum(1).round(4).tolist()
+    ((2, 10), [1.0, 1.0])
+    """
+    choose(VIEWS, views, "views")
+    network.check_weights(HEAD)
+    seen = network_input(images, network.preprocessing, value_range)
+    apply = partial(network.model.apply, network.variables)
+    return jax.nn.softmax(averaged(apply, seen, views))
+
+
+def predictions(
+    network: Network,
+    files: Sequence[Path],
+    *,
+    size: int = 0,
+    views: int = 1,
+    batch_size: int = 256,
+) -> Iterator[Prediction]:
+    """Yields what a network says of each file, in order.
+
+    Pictures of any size and mode: the smaller side is scaled to `size` pixels and the
+    centre cut out (`pictures.fit`). Threads decode the next batch meanwhile. A file
+    that is no picture has an `error`; the others do not suffer from it.
+
+    Args:
+        network: with a head.
+        files: the pictures.
+        size: height and width in pixels; 0: those of the images that it was trained on.
+        views: as in `probabilities`.
+        batch_size: pictures at a time.
+
+    Raises:
+        ConfigError: the network has no head, or does not say its size.
+    """
+    size = size or network.size
+    if not size:
+        raise ConfigError(
+            f"{network.source} does not say the size of its images: give it in pixels"
+        )
+    network.check_weights(HEAD)
+    pictures.accept_large()
+    batch_size = min(batch_size, len(files)) or 1
+    network = network.configured(dtype="float32")
+    run = jax.jit(partial(probabilities, views=views))
+    read = partial(_read, size=size)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        chunks = itertools.batched(files, batch_size)
+        coming = _submitted(pool, read, next(chunks, ()))
+        while coming:
+            found, coming = coming, _submitted(pool, read, next(chunks, ()))
+            yield from _classified(
+                run, network, [f.result() for f in found], batch_size
+            )
+
+
+def _submitted(
+    pool: ThreadPoolExecutor, read: partial, files: Iterable[Path]
+) -> list[Future[Prediction]]:
+    return [pool.submit(read, file) for file in files]
+
+
+def _read(file: Path, size: int) -> Prediction:
+    try:
+        return Prediction(file, picture=pictures.read(file, size))
+    except ValueError as error:
+        return Prediction(file, error=str(error))
+
+
+def _classified(
+    run, network: Network, batch: list[Prediction], batch_size: int
+) -> Iterator[Prediction]:
+    """Adds the probabilities; every batch is filled up to one shape, compiled once."""
+    images = [p.picture for p in batch if p.picture is not None]
+    if not images:
+        yield from batch
+        return
+    padded = np.stack(images + images[:1] * (batch_size - len(images)))
+    rows = iter(np.asarray(run(network, padded)))
+    for prediction in batch:
+        if prediction.picture is None:
+            yield prediction
+        else:
+            yield prediction._replace(probabilities=next(rows))
