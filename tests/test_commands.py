@@ -63,11 +63,12 @@ FOLDER = next(command for command in COMMANDS if "vgg_jax folder" in command)
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
     path = tmp_path_factory.mktemp("readme") / "vgg_jax"
-    kept = ("vgg_jax", "configs", "data", "main.py", "README.md")
+    kept = ("vgg_jax", "configs", "data", "zoo", "main.py", "README.md")
     path.mkdir()
     for name in kept:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, path / name)
+    shutil.copytree(ROOT / "examples/pictures", path / "examples/pictures")
     (path / ".venv").symlink_to(sys.prefix, target_is_directory=True)
     rng = np.random.default_rng(0)
     for label in ("cat", "dog"):

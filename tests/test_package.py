@@ -42,11 +42,18 @@ def test_requirements_are_those_of_the_package():
     assert lines("requirements-dev.txt") == dev - own
 
 
+def test_every_folder_is_a_package():
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    packages = set(pyproject["tool"]["setuptools"]["packages"])
+    files = {path.parent.relative_to(ROOT) for path in ROOT.glob("vgg_jax/**/*.py")}
+    assert packages == {*(".".join(path.parts) for path in files), "vgg_jax.zoo"}
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     """Built from what git tracks, in a copy: a build leaves files beside its source."""
     source = tmp_path_factory.mktemp("source")
-    command = "git ls-files -zco --exclude-standard vgg_jax pyproject.toml README.md"
+    command = "git ls-files -zco --exclude-standard vgg_jax zoo pyproject.toml README.md"
     finished = subprocess.run(
         command.split(), cwd=ROOT, check=True, capture_output=True
     )
@@ -75,8 +82,8 @@ def test_the_wheel_works_outside_of_the_checkout(wheel, tmp_path):
     finished = run(sys.executable, "-c", LOOK)
     assert finished.returncode == 0, finished.stderr
     assert Path(finished.stdout.strip()) == site / "vgg_jax" / "__init__.py"
-    finished = run(str(site / "bin" / "vgg"), "summary", "--variant=D")
-    assert "138,357,544" in finished.stdout, finished.stderr
+    finished = run(str(site / "bin" / "vgg"), "predict", ROOT / "examples/pictures")
+    assert finished.stdout.count("%, ") == 40, finished.stderr
 
 
 @pytest.mark.slow
@@ -92,6 +99,7 @@ def test_the_wheel_in_a_fresh_environment(wheel, tmp_path):
     finished = run(python, "-c", LOOK)
     assert finished.returncode == 0, finished.stderr
     assert "138,357,544" in run(vgg, "summary").stdout
+    assert run(vgg, "predict", ROOT / "examples/pictures").stdout.count("%, ") == 40
     assert "train" in run(vgg, "--help").stdout
     finished = run(vgg, "train", "--config=configs/quickstart.py")
     assert (

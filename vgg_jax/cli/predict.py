@@ -1,7 +1,7 @@
 """Says what is in pictures: the most probable classes of each.
 
-    python -m vgg_jax predict photo.jpg
-    python -m vgg_jax predict photos --weights=speedrun --csv
+    python -m vgg_jax predict examples/pictures/dog.png
+    python -m vgg_jax predict examples/pictures --weights=speedrun --csv
 
 Pictures may have any size and mode; of a folder, every picture in it and below it. On a
 terminal each is shown beside its classes; `--json` writes an object per line. A file
