@@ -53,7 +53,9 @@ def test_every_folder_is_a_package():
 def wheel(tmp_path_factory):
     """Built from what git tracks, in a copy: a build leaves files beside its source."""
     source = tmp_path_factory.mktemp("source")
-    command = "git ls-files -zco --exclude-standard vgg_jax zoo pyproject.toml README.md"
+    command = (
+        "git ls-files -zco --exclude-standard vgg_jax zoo pyproject.toml README.md"
+    )
     finished = subprocess.run(
         command.split(), cwd=ROOT, check=True, capture_output=True
     )

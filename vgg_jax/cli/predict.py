@@ -14,6 +14,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -143,7 +144,9 @@ def _writer(options: argparse.Namespace, count: int) -> Callable[[Rows], None]:
     if options.csv:
         return _write_csv
     colours = console.is_terminal and console.color_system in ("truecolor", "256")
-    return _draw if colours and count <= _SHOWN else _write_lines
+    if colours and count <= _SHOWN:
+        return partial(draw, console)
+    return _write_lines
 
 
 def _write_json(rows: Rows) -> None:
@@ -175,9 +178,8 @@ def _write_lines(rows: Rows) -> None:
             print(f"{prediction.file}: {said}")
 
 
-def _draw(rows: Rows) -> None:
+def draw(console: Console, rows: Rows) -> None:
     """Shows each picture, two pixels per character, beside bars of its classes."""
-    console = Console()
     for prediction, classes in rows:
         if prediction.error:
             continue
