@@ -9,8 +9,7 @@ import io
 import re
 from pathlib import Path
 
-from rich._export_format import CONSOLE_SVG_FORMAT
-from rich.console import Console
+from rich.console import CONSOLE_SVG_FORMAT, Console
 
 import vgg_jax
 from vgg_jax.cli.predict import draw
