@@ -17,7 +17,7 @@ from vgg_jax.inference.features import check_loaded
 from vgg_jax.interop import layer_names
 from vgg_jax.interop.network import Network
 from vgg_jax.nn.dense import activation_map
-from vgg_jax.nn.preprocessing import ValueRange, network_input
+from vgg_jax.nn.images import ValueRange, network_input
 
 COMBINE = ("average", "stack")
 
@@ -46,7 +46,7 @@ def descriptors(
         flip: whether to average with the mirror image.
         combine: "average" of the scales, with as many values as the layer has channels,
             or "stack", with as many for each scale.
-        value_range: of floating-point images (`preprocessing.network_input`).
+        value_range: of floating-point images (`images.network_input`).
         random_weights: whether layers may be random; if not, they are refused.
 
     Returns:

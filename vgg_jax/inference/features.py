@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 from vgg_jax.errors import ConfigError
 from vgg_jax.interop import layer_names
 from vgg_jax.interop.network import Network
-from vgg_jax.nn.preprocessing import ValueRange
+from vgg_jax.nn.images import ValueRange
 
 # The last ReLU of each stage of VGG-16: what LPIPS and Johnson's losses look at.
 LAST_OF_STAGES = ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")

@@ -16,7 +16,7 @@ from jax.typing import ArrayLike
 from vgg_jax.errors import ConfigError
 from vgg_jax.inference.features import LAST_OF_STAGES, check_loaded, features
 from vgg_jax.interop.network import Network
-from vgg_jax.nn.preprocessing import ValueRange
+from vgg_jax.nn.images import ValueRange
 
 GATYS_CONTENT = ("conv4_2",)
 GATYS_STYLE = ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1")

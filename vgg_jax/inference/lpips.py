@@ -19,7 +19,8 @@ from vgg_jax.errors import ConfigError, RunError
 from vgg_jax.inference.features import LAST_OF_STAGES, check_loaded, features
 from vgg_jax.interop import weights_file
 from vgg_jax.interop.network import Network
-from vgg_jax.nn.preprocessing import PREPROCESSING, ValueRange, name_of
+from vgg_jax.nn.images import ValueRange
+from vgg_jax.nn.preprocessing import PREPROCESSING, name_of
 
 _PUBLISHED = "lpips_vgg_v0.1.safetensors"  # the weights and their licence, BSD-2
 _CHANNELS = (64, 128, 256, 512, 512)  # of VGG-16's stages

@@ -8,13 +8,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from vgg_jax.errors import ConfigError, RunError, choose, system_errors
+from vgg_jax.errors import ConfigError, RunError, system_errors
 from vgg_jax.fields import check_value, in_range
 from vgg_jax.interop import hub, network_file
 from vgg_jax.interop.network import HEAD, Network
 from vgg_jax.interop.network_file import check_preprocessing, check_variant
 from vgg_jax.nn.initializers import INITIALIZERS
-from vgg_jax.nn.preprocessing import PREPROCESSING, Preprocessing
+from vgg_jax.nn.preprocessing import Preprocessing, named
 
 CONFIG, STATE = "config.json", "state"  # what a workdir and a checkpoint hold
 
@@ -71,8 +71,8 @@ def load(
     """
     if num_classes is not None:
         check_value("num_classes", num_classes, int, in_range(1))
-    if isinstance(preprocessing, str):
-        preprocessing = choose(PREPROCESSING, preprocessing, "preprocessing")
+    if preprocessing is not None:
+        preprocessing = named(preprocessing)
     wanted = _Wanted(preprocessing, variant, checkpoint)
     read = next(read for matches, read in _SOURCES if matches(str(source)))
     with system_errors(source):

@@ -51,7 +51,7 @@ def dumps(
             "without": list(without),
             "tensors_sha256": tensors_sha256,
             "model": model,
-            "preprocessing": network.preprocessing._asdict(),
+            "preprocessing": network.preprocessing.to_json(),
             "size": network.size,
             "class_names": network.class_names,
             "source": network.source,

@@ -8,14 +8,10 @@ import jax
 from flax import struct
 from jax.typing import ArrayLike
 
-from vgg_jax.errors import ConfigError, choose
+from vgg_jax.errors import ConfigError
 from vgg_jax.interop import layer_names
-from vgg_jax.nn.preprocessing import (
-    PREPROCESSING,
-    Preprocessing,
-    ValueRange,
-    network_input,
-)
+from vgg_jax.nn.images import ValueRange, network_input
+from vgg_jax.nn.preprocessing import Preprocessing, named
 from vgg_jax.nn.vgg import VGG
 
 HEAD = "fc8"
@@ -57,7 +53,7 @@ class Network(struct.PyTreeNode):
 
         Args:
             images: `[B, H, W, C]`, RGB, uint8 or floating point.
-            value_range: of floating-point images (`preprocessing.network_input`).
+            value_range: of floating-point images (`images.network_input`).
 
         Raises:
             ConfigError: the images are not what was declared, or too small; or the
@@ -177,8 +173,7 @@ def random(
     >>> random(VGG("conv3-8 | conv3-16 |", 10, head="compact"), "unit").random_layers
     ('conv1_1', 'conv2_1', 'fc8')
     """
-    if isinstance(preprocessing, str):
-        preprocessing = choose(PREPROCESSING, preprocessing, "preprocessing")
+    preprocessing = named(preprocessing)
     side = size or 224
     images = jax.numpy.zeros((1, side, side, max(3, len(preprocessing.mean))))
     variables = jax.jit(model.init)(jax.random.key(seed), images)

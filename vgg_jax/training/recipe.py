@@ -5,9 +5,9 @@ import dataclasses
 from vgg_jax.data import colour_statistics
 from vgg_jax.data.datasets import Dataset
 from vgg_jax.errors import ConfigError
-from vgg_jax.nn.preprocessing import Preprocessing
+from vgg_jax.nn.preprocessing import INIT, OWN, Preprocessing
 from vgg_jax.training import weight_averaging
-from vgg_jax.training.augment import INIT, OWN, Augment
+from vgg_jax.training.augment import Augment
 from vgg_jax.training.config import Config
 from vgg_jax.training.step import Recipe
 
