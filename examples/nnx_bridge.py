@@ -45,7 +45,7 @@ def network_of(module: nnx.Module, network: vgg_jax.Network) -> vgg_jax.Network:
         name: nnx.to_pure_dict(nnx.state(module, COLLECTIONS[name]))
         for name in network.variables
     }
-    return network.replace(variables=variables, source="nnx", sha256="")
+    return network.with_variables(variables, source="nnx")
 
 
 @nnx.jit

@@ -197,7 +197,9 @@ def find(init: Init, path: Path, normalize: str) -> Start:
     try:
         network = load(init.path, preprocessing=PREPROCESSING.get(normalize))
     except ConfigError as error:
-        raise ConfigError(f"{error} (in a config, augment.normalize is it)") from error
+        here = " (in a config, augment.normalize is it)"
+        told = here if "preprocessing=" in str(error) else ""
+        raise ConfigError(f"{error}{told}") from error
     if normalize == OWN:
         raise ConfigError(
             f"augment.normalize={OWN!r}, and the network of init.path={init.path} "
