@@ -17,7 +17,7 @@ from flax.nnx import bridge
 import vgg_jax
 from vgg_jax.data import datasets
 from vgg_jax.errors import guarded
-from vgg_jax.nn.preprocessing import network_input
+from vgg_jax.nn.images import network_input
 
 # Flax's collections of variables, and nnx' types of them.
 COLLECTIONS = {"params": nnx.Param, "batch_stats": nnx.BatchStat}
@@ -45,7 +45,7 @@ def network_of(module: nnx.Module, network: vgg_jax.Network) -> vgg_jax.Network:
         name: nnx.to_pure_dict(nnx.state(module, COLLECTIONS[name]))
         for name in network.variables
     }
-    return network.replace(variables=variables, source="nnx", sha256="")
+    return network.with_variables(variables, source="nnx")
 
 
 @nnx.jit

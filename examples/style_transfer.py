@@ -30,7 +30,9 @@ RATE = 0.02  # Adam's, where black is 0 and white is 1
 def read(path: str, side: int) -> jax.Array:
     """Returns a picture whose longer side is `side`: `[1, H, W, 3]` in [0, 1]."""
     with Image.open(path) as picture:
-        size = [round(length * side / max(picture.size)) for length in picture.size]
+        size = [
+            max(1, round(length * side / max(picture.size))) for length in picture.size
+        ]
         small = picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
     return jnp.asarray(np.asarray(small, np.float32)[None] / 255)
 

@@ -10,7 +10,7 @@ import pytest
 
 import vgg_jax
 from vgg_jax.interop.network import random
-from vgg_jax.nn.preprocessing import network_input
+from vgg_jax.nn.images import network_input
 
 PATH = Path(__file__).resolve().parents[1] / "examples" / "nnx_bridge.py"
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8)

@@ -62,7 +62,7 @@ def test_output_that_is_not_there_stays_so(monkeypatch):
 )
 def test_what_the_system_refuses_is_one_line(error, line):
     with pytest.raises(errors.RunError, match=f"^{line}.*What was saved stays"):
-        with errors.system_errors("a"):
+        with errors.system_errors("a", errors.RESUMES):
             raise error
 
 

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, overload
 
+RESUMES = ". What was saved stays: mend it and run the same command again"
+
 
 class UserError(Exception):
     """Base of the errors that are not bugs: the message names value and remedy.
@@ -31,29 +33,27 @@ class ConfigError(UserError, ValueError):
 
 
 @contextlib.contextmanager
-def system_errors(where: object = "") -> Iterator[None]:
+def system_errors(where: object = "", remedy: str = "") -> Iterator[None]:
     """Turns what the operating system refuses into a `RunError`.
 
     A disk may be full or read-only, too many files may be open, memory may be short.
 
     Args:
         where: what is worked on, for an error that names no file.
+        remedy: what to add; for a command that goes on from what it saved, `RESUMES`.
     """
     try:
         yield
     except (OSError, MemoryError) as error:
         reason = getattr(error, "strerror", None) or str(error) or "out of memory"
         file = getattr(error, "filename", None) or where
-        raise RunError(
-            f"{file}{': ' if file else ''}{reason}. What was saved stays: mend it and "
-            "run the same command again"
-        ) from error
+        raise RunError(f"{file}{': ' if file else ''}{reason}{remedy}") from error
 
 
 def guarded(call: Callable[..., Any], *arguments: Any) -> None:
     """Calls a command line's main; a user's error is one line and its exit code."""
     try:
-        with system_errors():
+        with system_errors(remedy=RESUMES):
             call(*arguments)
     except UserError as error:
         print(f"{error.label}: {error}", file=sys.stderr)

@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, and stay; and the directory of the cache."""
 
+import contextlib
 import errno
 import os
 import shutil
@@ -28,14 +29,20 @@ def cache_directory() -> Path:
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Replaces a file by one rename, so that a crash leaves the old or the new one.
 
-    It is on the disk when this returns: a power cut leaves the new one.
+    It is on the disk when this returns: a power cut leaves the new one. A failure
+    leaves the old one and nothing else.
     """
     part = path.with_name(path.name + ".part")
-    with open(part, "wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    try:
+        with open(part, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise
     sync(path.parent)
 
 

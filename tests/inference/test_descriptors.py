@@ -120,8 +120,13 @@ def test_random_weights_must_be_asked_for(network, images):
     "wrong, message",
     [
         ({"layer": "relu9"}, "layer='relu9' is unknown in configuration"),
-        ({"scales": ()}, r"scales=\(\) must be whole numbers"),
-        ({"scales": (40, 40.5)}, r"scales=\(40, 40.5\) must be whole numbers"),
+        ({"scales": ()}, r"scales=\(\) is out of range"),
+        ({"scales": 64}, "scales=64 must be a tuple of whole numbers"),
+        ({"scales": (True,)}, r"scales=\(True,\) must be a tuple"),
+        (
+            {"scales": (40, 40.5)},
+            r"scales=\(40, 40.5\) must be a tuple of whole numbers",
+        ),
         ({"scales": (27,)}, "27 give maps of .* need at least 28x28"),
         ({"scales": (2,)}, "too small"),
         ({"combine": "max"}, "combine='max' is unknown"),

@@ -81,7 +81,8 @@ def test_saving_gives_the_tensors_of_the_program_back(name, tmp_path):
     back, want = load_file(path), load_file(PEERS / name)
     assert back.keys() == want.keys()
     for key, value in want.items():
-        assert back[key].dtype == value.dtype
+        average = "running" in key  # these stay float32
+        assert back[key].dtype == (np.float32 if average else value.dtype)
         if not key.endswith(COUNTER):
             np.testing.assert_array_equal(back[key], value)
 

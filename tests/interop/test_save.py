@@ -102,8 +102,10 @@ def test_everything_known_is_in_the_metadata(tmp_path):
     with safe_open(path, framework="numpy") as file:
         said = json.loads(file.metadata()["vgg_jax"])
         assert "conv1_1/kernel" in file.keys() and "bn2_2/mean" in file.keys()
-    assert said["preprocessing"] == own._asdict() | {
-        key: list(own._asdict()[key]) for key in ("mean", "std")
+    assert said["preprocessing"] == {
+        "mean": [0.1, 0.2, 0.3],
+        "std": [0.4, 0.5, 0.6],
+        "order": "BGR",
     }
     assert said["class_names"] == ["a", "b", "c"] and said["size"] == 28
     assert said["source"] == "runs/one" and said["sha256"] == "ab" * 32

@@ -1,5 +1,7 @@
 """Size, range and statistics of images, against NumPy."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -78,39 +80,45 @@ def test_no_statistics_are_left_out():
     assert set(preprocessing.PREPROCESSING) == names
 
 
-PIXELS = [[0, 0, 0], [255, 255, 255], [10, 120, 250]]  # RGB
-# What programs make of them: lpips 0.1.4, `LPIPS.scaling_layer(2 * PIXELS / 255 - 1)`,
-# before torchvision's trunk; Keras 3.15.1, `vgg16.preprocess_input(PIXELS)`.
-PEERS = {
-    "imagenet": [
-        [-2.117904, -2.035714, -1.804444],
-        [2.248908, 2.428571, 2.64],
-        [-1.946656, 0.065126, 2.552854],
-    ],
-    "keras": [
-        [-103.939, -116.779, -123.68],
-        [151.061, 138.221, 131.32],
-        [146.061, 3.221, -113.68],
-    ],
-}
-
-
-@pytest.mark.parametrize("name", PEERS)
-@pytest.mark.parametrize("value_range", [(0, 1), (-1, 1), (0, 255), None])
-def test_a_network_sees_what_other_programs_show_it(name, value_range):
-    images = jnp.asarray(PIXELS, jnp.uint8)[None, None]
-    if value_range:
-        low, high = value_range
-        images = images.astype(jnp.float32) / 255 * (high - low) + low
-    wanted = preprocessing.PREPROCESSING[name]
-    seen = preprocessing.network_input(images, wanted, value_range)
-    assert seen.dtype == jnp.float32
-    np.testing.assert_allclose(seen[0, 0], PEERS[name], rtol=1e-4, atol=1e-4)
-
-
 @pytest.mark.parametrize("statistics", ["cifar10", "imagenet"])
 def test_wrong_number_of_channels(statistics):
     grey = jnp.zeros((2, 8, 8, 1), jnp.uint8)
     with pytest.raises(ConfigError, match="3 channels.* have 1.*'unit'"):
         preprocessing.normalize(grey, statistics)
     assert preprocessing.normalize(grey, "unit").shape == grey.shape
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        (((123.7, 116.8, 103.9), (58.4, 57.1, 57.4)), "divide grey levels by 255"),
+        (((0.5,), (58.4,)), r"std=\(58.4,\) must be numbers in units"),
+        (((0.5,), (0.0,)), "std="),
+        (((0.5,), (-0.5,)), "std="),
+        (((float("nan"),), (0.5,)), "mean="),
+        (((), ()), r"mean=\(\)"),
+        (("123", "456"), "mean='123'"),
+        ((0.5, 0.5), "mean=0.5 must be numbers"),
+        (((0.5,) * 3, (0.5,) * 2), "must be as many numbers"),
+        (((0.5,), (0.5,), "bgr"), "order='bgr' is unknown; choose one of: RGB, BGR"),
+    ],
+)
+def test_statistics_that_are_none(fields, message):
+    """Read from JSON, too."""
+    with pytest.raises(ConfigError, match=message):
+        preprocessing.Preprocessing(*fields)
+    said: Any = dict(zip(("mean", "std", "order"), (*fields, "RGB"), strict=False))
+    with pytest.raises(ConfigError, match=message):
+        preprocessing.Preprocessing.from_json(said)
+
+
+@pytest.mark.parametrize("wrong", [((0.5,), (0.5,)), {"mean": [0.5]}, "Imagenet", 3])
+def test_what_is_no_preprocessing(wrong):
+    with pytest.raises(ConfigError, match="unit, symmetric, cifar10, imagenet, keras"):
+        preprocessing.named(wrong)
+
+
+def test_lists_are_hashable_once_they_are_a_preprocessing():
+    one = preprocessing.Preprocessing([0.5], [np.float32(0.25)])
+    assert hash(one) == hash(preprocessing.Preprocessing((0.5,), (0.25,)))
+    assert preprocessing.Preprocessing.from_json(one.to_json()) == one

@@ -10,7 +10,7 @@ from rich.console import Console
 from configs import quickstart
 from vgg_jax.cli import command
 from vgg_jax.errors import ConfigError, RunError
-from vgg_jax.evaluation.views import VIEWS
+from vgg_jax.nn.views import VIEWS
 from vgg_jax.runs.run_record import RunRecord
 from vgg_jax.training import loop, score
 
@@ -56,7 +56,7 @@ def test_the_run_s_own_numbers(run, tmp_path, rewrite_record):
 def test_two_views_are_the_mean_of_two_single_ones(run, monkeypatch):
     one, two = score.score(run, views=(1, 2), console=QUIET).values()
     mirrored = lambda images, count: ([images[:, :, ::-1]], [1.0])
-    monkeypatch.setattr("vgg_jax.evaluation.views.views", mirrored)
+    monkeypatch.setattr("vgg_jax.nn.views.views", mirrored)
     (other,) = score.score(run, views=(1,), console=QUIET).values()
     assert np.abs(one.logits - other.logits).max() > 1e-3
     np.testing.assert_allclose(

@@ -15,10 +15,10 @@ from vgg_jax.cli.score import show
 from vgg_jax.data import datasets
 from vgg_jax.errors import ConfigError, choose
 from vgg_jax.evaluation import of_network
-from vgg_jax.evaluation.views import VIEWS
 from vgg_jax.interop import zoo
 from vgg_jax.interop.load import load
 from vgg_jax.interop.network import Network
+from vgg_jax.nn.views import VIEWS
 from vgg_jax.training.progress import Display
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from vgg_jax.errors import choose
 from vgg_jax.evaluation.exact import Evaluation
-from vgg_jax.evaluation.views import VIEWS
+from vgg_jax.nn.views import VIEWS
 from vgg_jax.training.score import CHECKPOINTS, SPLITS, score
 
 

@@ -5,19 +5,23 @@ scikit-learn, which is an optional dependency (`vgg_jax[probe]`).
 """
 
 import importlib
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from vgg_jax.errors import ConfigError, RunError, choose
-from vgg_jax.fields import check_value, in_range
+from vgg_jax.fields import Rule, check_value, in_range
 
 # Module, class and settings in scikit-learn.
 _KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "svm": ("sklearn.svm", "LinearSVC", {"max_iter": 10_000, "dual": False}),
     "logistic": ("sklearn.linear_model", "LogisticRegression", {"max_iter": 10_000}),
 }
+_STRENGTHS = Rule(
+    lambda all_: all_ and 0 < min(all_) <= max(all_) < math.inf, "above 0"
+)
 STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
 
 
@@ -72,13 +76,15 @@ def linear_probe(
         folds: parts of the training images, each of which is validated on once.
 
     Raises:
-        ConfigError: `kind` is unknown; features or labels have a wrong shape, or hold
-            NaN; there is one class only, or one with fewer images than folds; or the
+        ConfigError: `kind` is unknown; a strength is not above 0; features or labels
+            have a wrong shape or type, or hold NaN, or there are none; there is one
+            class only, or one with fewer images than folds; or the
             test images have classes that the training images have not.
         RunError: scikit-learn is not installed.
     """
     choose(_KINDS, kind, "kind")
     check_value("folds", folds, int, in_range(2))
+    check_value("strengths", strengths, Sequence[float], _STRENGTHS)
     train, test = _checked(train, "train"), _checked(test, "test")
     _check_classes(train, test, folds)
     search = _search(kind, strengths, folds).fit(*train)
@@ -110,10 +116,15 @@ def _search(kind: str, strengths: Sequence[float], folds: int) -> Any:
 
 def _checked(images: Labelled, name: str) -> Labelled:
     features, labels = np.asarray(images.features), np.asarray(images.labels)
-    if features.ndim != 2 or labels.shape != features.shape[:1]:
+    if features.ndim != 2 or labels.shape != features.shape[:1] or not features.size:
         raise ConfigError(
             f"{name}: features of shape {list(features.shape)} and labels of shape "
             f"{list(labels.shape)} are not [N, D] and [N]"
+        )
+    if features.dtype.kind not in "fiu" or labels.dtype.kind not in "iu":
+        raise ConfigError(
+            f"{name}: features of type {features.dtype} and labels of type "
+            f"{labels.dtype} must be numbers and whole numbers"
         )
     if not np.isfinite(features).all():
         raise ConfigError(f"{name}: the features hold NaN or infinity")

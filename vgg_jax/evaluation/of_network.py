@@ -12,9 +12,9 @@ from vgg_jax.data.datasets import Split
 from vgg_jax.errors import ConfigError, choose
 from vgg_jax.evaluation.exact import Evaluation, evaluate
 from vgg_jax.evaluation.metrics import Sums, cross_entropy
-from vgg_jax.evaluation.views import VIEWS, averaged
 from vgg_jax.interop.network import HEAD, Network
 from vgg_jax.nn.preprocessing import normalize
+from vgg_jax.nn.views import VIEWS, averaged
 
 
 def score(
@@ -33,7 +33,7 @@ def score(
     Args:
         network: with a head for the classes of the split.
         split: images of the size that the network takes.
-        views: number of views of an image (`evaluation.views`).
+        views: number of views of an image (`nn.views`).
         batch_size: images per batch.
         report: called after each batch with the number of images evaluated so far.
 
@@ -48,6 +48,7 @@ def score(
         raise ConfigError(
             f"{network.source} has {known} classes, and the labels are of {asked}"
         )
+    network.check_map((1, *split.image_shape), HEAD)
     step = partial(_step, network.configured(dtype="float32"), views)
     found = evaluate(
         jax.jit(step), network.variables, split, batch_size=batch_size, report=report

@@ -12,14 +12,16 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from vgg_jax.errors import ConfigError, choose
+from vgg_jax.errors import choose
+from vgg_jax.fields import Rule, check_value
 from vgg_jax.inference.features import check_loaded
 from vgg_jax.interop import layer_names
 from vgg_jax.interop.network import Network
 from vgg_jax.nn.dense import activation_map
-from vgg_jax.nn.preprocessing import ValueRange, network_input
+from vgg_jax.nn.images import ValueRange
 
 COMBINE = ("average", "stack")
+_SCALES = Rule(lambda scales: scales and min(scales) > 0, "in pixels: (256, 384, 512)")
 
 
 def descriptors(
@@ -46,7 +48,7 @@ def descriptors(
         flip: whether to average with the mirror image.
         combine: "average" of the scales, with as many values as the layer has channels,
             or "stack", with as many for each scale.
-        value_range: of floating-point images (`preprocessing.network_input`).
+        value_range: of floating-point images (`images.network_input`).
         random_weights: whether layers may be random; if not, they are refused.
 
     Returns:
@@ -66,11 +68,10 @@ def descriptors(
     (2, 16)
     """
     choose(COMBINE, combine, "combine")
-    _check_scales(scales)
+    check_value("scales", scales, Sequence[int], _SCALES)
+    check_loaded(network, (layer,), allowed=random_weights)
     last = layer_names.resolve(network.model, layer)
-    network.check_weights(last)
-    check_loaded(network, (last,), allowed=random_weights)
-    seen = network_input(images, network.preprocessing, value_range)
+    seen = network.seen(images, last, value_range)
     vectors = jnp.stack([_pooled(network, seen, s, last, flip) for s in scales], 1)
     if combine == "average":
         vectors = vectors.mean(1)
@@ -96,10 +97,3 @@ def _scaled(images: jax.Array, scale: int) -> jax.Array:
     batch, *sides, channels = images.shape
     size = [max(scale, round(side * scale / min(sides))) for side in sides]
     return jax.image.resize(images, (batch, *size, channels), "bilinear")
-
-
-def _check_scales(scales: Sequence[int]) -> None:
-    if not scales or not all(isinstance(s, int) and s > 0 for s in scales):
-        raise ConfigError(
-            f"scales={scales!r} must be whole numbers of pixels: (256, 384, 512)"
-        )

@@ -8,8 +8,8 @@ from jax.typing import ArrayLike
 
 from vgg_jax.errors import ConfigError
 from vgg_jax.interop import layer_names
-from vgg_jax.interop.network import Network
-from vgg_jax.nn.preprocessing import ValueRange
+from vgg_jax.interop.network import Network, check_network
+from vgg_jax.nn.images import ValueRange
 
 # The last ReLU of each stage of VGG-16: what LPIPS and Johnson's losses look at.
 LAST_OF_STAGES = ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")
@@ -34,7 +34,7 @@ def features(
     Args:
         network: as `load` returns it.
         images: `[B, H, W, C]`, RGB, uint8 or floating point, of any size that the
-            layers leave a pixel of.
+            layers up to the last one leave a pixel of.
         layers: names in the paper's terms (`relu3_3`, `conv4_2`, `pool5`, `fc7`),
             torchvision's and timm's (`features.15`) or Keras' (`block3_conv3`).
         value_range: of floating-point images: what black and white are in them,
@@ -58,9 +58,8 @@ def features(
     >>> {name: activation.shape for name, activation in found.items()}
     {'relu1_1': (2, 20, 30, 8), 'pool2': (2, 5, 7, 16)}
     """
-    if isinstance(layers, str) or not layers:
-        raise ConfigError(f"layers={layers!r} must be names of layers: ('relu3_3',)")
-    found = network.activations(images, tuple(layers), value_range=value_range)
+    check_network(network)
+    found = network.activations(images, layers, value_range=value_range)
     return lax.stop_gradient(found) if stop_gradient else found
 
 
@@ -73,8 +72,9 @@ def check_loaded(network: Network, layers: Sequence[str], *, allowed: bool) -> N
         allowed: the caller's `random_weights=True`.
 
     Raises:
-        ConfigError: a layer that they need has random weights.
+        ConfigError: a layer that they need has random weights; or it is no network.
     """
+    check_network(network)
     if allowed or not network.random_layers:
         return
     needed = {name for last in layers for name in network.layers_until(last)}

@@ -15,8 +15,9 @@ from jax.typing import ArrayLike
 
 from vgg_jax.errors import ConfigError
 from vgg_jax.inference.features import LAST_OF_STAGES, check_loaded, features
-from vgg_jax.interop.network import Network
-from vgg_jax.nn.preprocessing import ValueRange
+from vgg_jax.interop import layer_names
+from vgg_jax.interop.network import Network, check_network
+from vgg_jax.nn.images import ValueRange
 
 GATYS_CONTENT = ("conv4_2",)
 GATYS_STYLE = ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1")
@@ -152,6 +153,9 @@ def perceptual_loss(
     vgg_jax.errors.ConfigError: the weights of conv1_1 (2 of 2 layers) are random: \
 load a trained network, or say random_weights=True
     """
+    check_network(network)
+    for names in filter(len, (content, style)):
+        layer_names.resolve_all(network.model, names)
     layers = (*content, *style)
     check_loaded(network, layers, allowed=random_weights)
     found = features(network, images, layers, value_range=value_range)
@@ -177,9 +181,17 @@ def total_variation(images: jax.Array) -> jax.Array:
     Returns:
         `[B]` in the type of the images.
 
+    Raises:
+        ConfigError: the images have another shape or type.
+
     >>> total_variation(jnp.eye(2)[None, :, :, None]).tolist()
     [4.0]
     """
+    if jnp.ndim(images) != 4 or not jnp.issubdtype(images.dtype, jnp.floating):
+        raise ConfigError(
+            f"images of shape {list(images.shape)} and type {images.dtype} must be "
+            "[B, height, width, channels] in floating point: differences of uint8 wrap"
+        )
     rows, columns = (_distance(jnp.diff(images, axis=axis)) for axis in (1, 2))
     return rows + columns
 

@@ -18,8 +18,9 @@ from jax.typing import ArrayLike
 from vgg_jax.errors import ConfigError, RunError
 from vgg_jax.inference.features import LAST_OF_STAGES, check_loaded, features
 from vgg_jax.interop import weights_file
-from vgg_jax.interop.network import Network
-from vgg_jax.nn.preprocessing import PREPROCESSING, ValueRange, name_of
+from vgg_jax.interop.network import Network, check_network
+from vgg_jax.nn.images import ValueRange, as_array
+from vgg_jax.nn.preprocessing import PREPROCESSING, name_of
 
 _PUBLISHED = "lpips_vgg_v0.1.safetensors"  # the weights and their licence, BSD-2
 _CHANNELS = (64, 128, 256, 512, 512)  # of VGG-16's stages
@@ -132,14 +133,19 @@ is another network: variant='conv3-8 |', not 'D'
     """
     _check_trunk(network)
     check_loaded(network, LAST_OF_STAGES, allowed=random_weights)
-    shapes = [list(jnp.shape(x)) for x in (images, others)]
+    weights = load_heads() if heads is None else heads
+    if not isinstance(weights, Heads):
+        raise ConfigError(
+            f"heads={str(heads)[:60]!r} must be as load_heads(path) returns them"
+        )
+    images, others = as_array(images), as_array(others)
+    shapes = [list(x.shape) for x in (images, others)]
     if shapes[0] != shapes[1]:
         raise ConfigError(f"images {shapes[0]} and {shapes[1]} must be of one shape")
     found, wanted = (
         features(network, x, LAST_OF_STAGES, value_range=value_range)
         for x in (images, others)
     )
-    weights = heads or load_heads()
     terms = [
         _distance(found[layer], wanted[layer], jnp.asarray(weight))
         for layer, weight in zip(LAST_OF_STAGES, weights, strict=True)
@@ -149,6 +155,7 @@ is another network: variant='conv3-8 |', not 'D'
 
 def _check_trunk(network: Network) -> None:
     """Checks that a network is the one that the heads were trained on."""
+    check_network(network)
     model = network.model
     found = {
         "variant": (model.variant, "D"),

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from vgg_jax.errors import ConfigError
+from vgg_jax.fields import check_value, in_range
 
 _CHUNK = 1024  # rows of the table of distances at once
 
@@ -41,13 +42,14 @@ def precision_recall(
         neighbours: k; the radius of a ball reaches the k-th nearest other feature.
 
     Raises:
-        ConfigError: the features are not two tables of as many columns, or a set has no
-            more than k images.
+        ConfigError: the features are not two tables of as many columns, or hold NaN, or
+            a set has no more than k images; or k is no whole number from 1.
 
     >>> real = jnp.array([[0.0], [1.0], [2.0], [3.0]])
     >>> precision_recall(real, jnp.array([[1.5], [2.5], [9.0], [10.0]]), neighbours=1)
     PrecisionRecall(precision=0.5, recall=0.75)
     """
+    check_value("neighbours", neighbours, int, in_range(1))
     real, generated = (jnp.asarray(x, jnp.float32) for x in (real, generated))
     for x in (real, generated):
         if x.ndim != 2 or x.shape[1] != real.shape[1] or len(x) <= neighbours:
@@ -55,6 +57,8 @@ def precision_recall(
                 f"features {list(real.shape)} and {list(generated.shape)} must be "
                 f"[N, D] and [M, D], with more than neighbours={neighbours} rows each"
             )
+        if not jnp.isfinite(x).all():
+            raise ConfigError("features hold NaN or infinity: nothing is near them")
     return PrecisionRecall(
         _share_inside(generated, real, neighbours),
         _share_inside(real, generated, neighbours),

@@ -13,9 +13,9 @@ from jax.typing import ArrayLike
 
 from vgg_jax.data import pictures
 from vgg_jax.errors import ConfigError, choose
-from vgg_jax.evaluation.views import VIEWS, averaged
 from vgg_jax.interop.network import HEAD, Network
-from vgg_jax.nn.preprocessing import ValueRange, network_input
+from vgg_jax.nn.images import ValueRange
+from vgg_jax.nn.views import VIEWS, averaged
 
 _THREADS = 4  # that decode pictures; Pillow lets others run meanwhile
 
@@ -62,8 +62,8 @@ def probabilities(
         network: with a head.
         images: `[B, H, W, C]`, RGB, uint8 or floating point.
         views: number of views of an image whose logits are averaged
-            (`evaluation.views`).
-        value_range: of floating-point images (`network_input`).
+            (`nn.views`).
+        value_range: of floating-point images (`images.network_input`).
 
     Raises:
         ConfigError: the network has no head, or the images are not what was declared;
@@ -77,8 +77,8 @@ def probabilities(
     ((2, 10), [1.0, 1.0])
     """
     choose(VIEWS, views, "views")
-    network.check_weights(HEAD)
-    seen = network_input(images, network.preprocessing, value_range)
+    seen = network.seen(images, HEAD, value_range)
+    network.check_map(seen.shape, HEAD)
     apply = partial(network.model.apply, network.variables)
     return jax.nn.softmax(averaged(apply, seen, views))
 

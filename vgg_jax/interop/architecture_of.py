@@ -10,12 +10,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from vgg_jax.errors import RunError
-from vgg_jax.interop.network import HEAD
 from vgg_jax.nn import architecture
+from vgg_jax.nn.architecture import HEAD
 from vgg_jax.nn.vgg import VGG
 
 Shapes = Mapping[str, tuple[int, ...]]  # name of a tensor -> its shape in the file
-_MAP = 49  # pixels of the map that torchvision averages to: 7x7
 
 
 class Inferred(NamedTuple):
@@ -107,7 +106,7 @@ def _modules(shapes: Shapes) -> list[_Module]:
                 norms.add(int(found[1]))
     numbers = sorted(kernels)
     modules = []
-    for number, end in zip(numbers, [*numbers[1:], float("inf")], strict=True):
+    for number, end in zip(numbers, [*numbers[1:], math.inf], strict=False):
         norm = [n - number for n in norms if number < n < end]
         modules.append(_Module(number, kernels[number], min(norm, default=0)))
     return modules
@@ -156,7 +155,7 @@ def _dense(
     """Returns inputs and outputs of dense layers, from `[K, C]` or `[K, C, h, w]`."""
     widths: list[_Width] = []
     for name in names:
-        outputs, *inputs = shapes.get(name + kernel, (0,))
+        outputs, *inputs = shapes.get(name + kernel) or (0,)
         widths.append((math.prod(inputs), outputs) if inputs else None)
     return widths
 
@@ -172,7 +171,7 @@ def _with_head(
     known = [width[1] for width in hidden if width]
     if len(known) < len(hidden) or not all(known):
         raise RunError("lacks a dense layer between others")
-    averaged = convention != "keras" and inputs == _MAP * channels
+    averaged = convention != "keras" and inputs == architecture.MAP**2 * channels
     fields |= {"head": "adaptive" if averaged else "paper", "hidden": tuple(known)}
     if len(dense) == 1 and inputs == channels:
         fields |= {"head": "compact", "hidden": VGG.hidden}

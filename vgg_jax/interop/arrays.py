@@ -5,9 +5,9 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
-from flax.traverse_util import unflatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 
-from vgg_jax.errors import RunError
+from vgg_jax.errors import ConfigError, RunError
 from vgg_jax.interop import tensor_names
 from vgg_jax.interop.tensor_names import COUNTER, Shape, Tensor
 from vgg_jax.nn.vgg import VGG
@@ -42,16 +42,51 @@ def to_variables(
             f"is not a whole {_title(model)}: unused: {_listed(unused)}; missing: "
             f"{_listed(missing)}"
         )
-    for name, value in fixed.items():
-        different = name in tensors and not np.array_equal(tensors[name], value)
-        if different and not name.endswith(COUNTER):
-            raise RunError(f"has other values than 1 in {name}")
+    for name, shape in fixed.items():
+        if name not in tensors or name.endswith(COUNTER):
+            continue
+        if tensors[name].shape != shape or not (tensors[name] == 1).all():
+            raise RunError(f"has other values than 1 in {name}, or not {shape} of them")
     return unflatten_dict(
         {
             (t.collection, t.layer, t.array): _to_ours(t, tensors[name])
             for name, t in expected.items()
         }
     )
+
+
+def check_variables(
+    variables: Mapping[str, Any], model: VGG, without: Collection[str] = ()
+) -> None:
+    """Checks that a network has the variables that its model needs, and no others.
+
+    Args:
+        variables: `params` and `batch_stats`.
+        model: the network.
+        without: weight layers that it lacks.
+
+    Raises:
+        ConfigError: one is left over, or missing, or has another shape.
+    """
+    expected = {
+        f"{t.layer}/{t.array}": t.shape
+        for t in tensor_names.tensors(model, "vgg_jax", without)
+    }
+    leaves: dict[str, Any] = flatten_dict(variables, sep="/")
+    found = {name.partition("/")[2]: np.shape(x) for name, x in leaves.items()}
+    unused = [name for name in found if name not in expected]
+    missing = [name for name in expected if name not in found]
+    if unused or missing:
+        raise ConfigError(
+            f"the variables are not those of the model, a {_title(model)}: unused: "
+            f"{_listed(unused)}; missing: {_listed(missing)}"
+        )
+    for name, shape in expected.items():
+        if not _fits(found[name], shape):
+            raise ConfigError(
+                f"{name} is {list(found[name])}, and the model, a {_title(model)}, "
+                f"needs {_text(shape)}"
+            )
 
 
 def _title(model: VGG) -> str:
@@ -78,12 +113,15 @@ def _to_ours(tensor: Tensor, value: np.ndarray) -> np.ndarray:
             f"{error}"
         ) from error
     if not _fits(ours.shape, tensor.shape):
-        wanted = ", ".join("any" if n is None else str(n) for n in tensor.shape)
         raise RunError(
             f"has a {tensor.name} of shape {list(value.shape)}, so {tensor.layer}/"
-            f"{tensor.array} is {list(ours.shape)} where [{wanted}] is needed"
+            f"{tensor.array} is {list(ours.shape)}, not {_text(tensor.shape)}"
         )
     return np.ascontiguousarray(ours)
+
+
+def _text(shape: Shape) -> str:
+    return f"[{', '.join('any' if n is None else str(n) for n in shape)}]"
 
 
 def _fits(shape: tuple[int, ...], wanted: Shape) -> bool:
@@ -105,7 +143,10 @@ def to_tensors(
     Raises:
         RunError: a dense layer flattens a map that is not square.
     """
-    tensors = tensor_names.fixed(model, convention)
+    tensors = {
+        name: np.zeros((), np.int64) if name.endswith(COUNTER) else np.ones(shape, "f4")
+        for name, shape in tensor_names.fixed(model, convention).items()
+    }
     for t in tensor_names.tensors(model, convention, without):
         value = np.asarray(variables[t.collection][t.layer][t.array])
         try:

@@ -10,6 +10,7 @@ import numpy as np
 from vgg_jax.errors import RunError
 
 _KINDS = {1: "bias"}  # by number of axes; the others are kernels
+_WRONG = AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
@@ -34,7 +35,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
         with h5py.File(path, "r") as file:
             found = list(_datasets(h5py, path, file))
             return _arrays(h5py, path, found)
-    except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
+    except _WRONG as error:
         reason = " ".join(str(error).split())[:160]
         raise RunError(f"{path} is damaged, or no file of Keras ({reason})") from error
 
@@ -58,7 +59,13 @@ def _datasets(h5py: Any, path: Path, file: Any) -> Iterator[tuple[str, Any]]:
 def _of_keras_3(h5py: Any, path: Path, file: Any) -> Iterator[tuple[str, Any]]:
     layers = _child(h5py, path, file, "layers")
     for number in layers:
-        group = _child(h5py, path, layers, f"{number}/vars")
+        inner = _child(h5py, path, layers, number)
+        if "layers" in inner:
+            raise RunError(
+                f"{path} holds a model inside of a model ({number}): save the weights "
+                "of the inner one alone, which is the VGG"
+            )
+        group = _child(h5py, path, inner, "vars")
         if not len(group):
             continue
         name = group.attrs.get("name")

@@ -6,7 +6,7 @@ stage and gives its activation after ReLU, so its `block3_conv3` is our `relu3_3
 """
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from vgg_jax.errors import ConfigError
@@ -15,7 +15,6 @@ from vgg_jax.nn.architecture import LayerSpec
 from vgg_jax.nn.vgg import VGG
 
 _NAMELESS = ("flatten", "average", "dropout")  # kinds without an activation to ask for
-_BODY_ENDS = ("adaptive_average", "flatten", "average")
 _TIMM_HEAD = {
     "fc6": "pre_logits.fc1",
     "relu6": "pre_logits.act1",
@@ -54,12 +53,19 @@ def table(model: VGG) -> tuple[Named, ...]:
     classifier.1 pre_logits.act1 fc1
     classifier.6 head.fc predictions
     """
+    return tuple(_rows(specs(model)))
+
+
+def specs(model: VGG) -> tuple[LayerSpec, ...]:
+    """Returns the layers of a network, on images that are large enough."""
     side = max(_SIDE, architecture.least_size(model.variant))
-    return tuple(_rows(model.layers((side, side))))
+    return model.layers((side, side))
 
 
-def _rows(specs: tuple[LayerSpec, ...]) -> Iterator[Named]:
-    ends = next(i for i, spec in enumerate(specs) if spec.kind in _BODY_ENDS)
+def _rows(specs: Sequence[LayerSpec]) -> Iterator[Named]:
+    ends = next(
+        i for i, spec in enumerate(specs) if spec.kind in architecture.HEAD_BEGINS
+    )
     for i, spec in enumerate(specs[:ends]):
         module = f"features.{i}"
         yield Named(spec, module, module, _keras(spec))
@@ -110,7 +116,7 @@ def resolve(model: VGG, name: str) -> str:
 mean relu3_3, relu3_2 or relu3_1?
     """
     known = _known(model)
-    if name in known:
+    if isinstance(name, str) and name in known:
         return known[name]
     own = [row.spec.name for row in table(model)]
     similar = difflib.get_close_matches(str(name), [*own, *known], n=6)
@@ -121,3 +127,18 @@ mean relu3_3, relu3_2 or relu3_1?
         f"layer={name!r} is unknown in configuration {model.variant}: did you mean "
         f"{text}?"
     )
+
+
+def resolve_all(model: VGG, layers: Sequence[str]) -> dict[str, str]:
+    """Returns our names of layers, by the names that are given.
+
+    Raises:
+        ConfigError: `layers` are no names, or one is unknown (`resolve`).
+
+    >>> resolve_all(VGG("D"), ["block3_conv3", "fc7"])
+    {'block3_conv3': 'relu3_3', 'fc7': 'fc7'}
+    """
+    if isinstance(layers, str) or not isinstance(layers, Sequence) or not layers:
+        raise ConfigError(f"layers={layers!r} must be names of layers: ('relu3_3',)")
+    ours = [resolve(model, name) for name in layers]
+    return dict(zip(layers, ours, strict=True))

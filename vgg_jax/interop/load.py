@@ -1,5 +1,6 @@
 """A network from wherever it is: a file, a run of this package, the hub."""
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -8,13 +9,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from vgg_jax.errors import ConfigError, RunError, choose, system_errors
+from vgg_jax.errors import ConfigError, RunError, system_errors
 from vgg_jax.fields import check_value, in_range
 from vgg_jax.interop import hub, network_file, zoo
 from vgg_jax.interop.network import HEAD, Network
 from vgg_jax.interop.network_file import check_preprocessing, check_variant
+from vgg_jax.interop.weights_file import READERS
 from vgg_jax.nn.initializers import INITIALIZERS
-from vgg_jax.nn.preprocessing import PREPROCESSING, Preprocessing
+from vgg_jax.nn.preprocessing import Preprocessing, named
 
 CONFIG, STATE = "config.json", "state"  # what a workdir and a checkpoint hold
 
@@ -42,9 +44,10 @@ def load(
         source: one of
             a name of the zoo (`zoo.cards`), such as "speedrun"; a file or directory of
             that name is "./speedrun";
-            a file of torchvision's or timm's names, `.safetensors`, or `.pth` and `.pt`
-            where PyTorch is installed; of Keras, `.weights.h5` or `.h5`, where h5py is
-            (`pip install 'vgg_jax[interop]'`); or one that `save` wrote;
+            a file of torchvision's or timm's names, `.safetensors`, or `.pth`, `.pt`
+            and `.bin` where PyTorch is installed; of Keras, `.weights.h5`, `.h5` or
+            `.hdf5`, where h5py is (`pip install 'vgg_jax[interop]'`); or one that
+            `save` wrote;
             the workdir of a run, finished or not, or one of its checkpoints;
             `hf://owner/name/file`, fetched from the Hugging Face hub where
             huggingface_hub is installed; nothing else is fetched.
@@ -73,11 +76,13 @@ def load(
     """
     if num_classes is not None:
         check_value("num_classes", num_classes, int, in_range(1))
-    if isinstance(preprocessing, str):
-        preprocessing = choose(PREPROCESSING, preprocessing, "preprocessing")
+    for name, value in (("variant", variant), ("checkpoint", checkpoint)):
+        check_value(name, value, str, None)
+    if preprocessing is not None:
+        preprocessing = named(preprocessing)
     wanted = _Wanted(preprocessing, variant, checkpoint)
-    read = next(read for matches, read in _SOURCES if matches(str(source)))
     with system_errors(source):
+        read = next(read for matches, read in _SOURCES if matches(str(source)))
         network = read(str(source), wanted)
     if num_classes in (None, network.model.num_classes) and _has_head(network):
         return network
@@ -93,8 +98,13 @@ def _head_inputs(network: Network) -> int:
     params = network.variables["params"]
     if _has_head(network):
         return params[HEAD]["kernel"].shape[0]
-    before = [layer for layer in network.layers_until(HEAD) if layer in params][-1]
-    return params[before]["bias"].shape[0]
+    *needed, _ = network.layers_until(HEAD)
+    if missing := [layer for layer in needed if layer not in params]:
+        raise ConfigError(
+            f"{network.source} has no {', '.join(missing)}, and num_classes= makes a "
+            f"new {HEAD} only"
+        )
+    return params[needed[-1]]["bias"].shape[0]
 
 
 def _with_head(network: Network, num_classes: int, seed: int) -> Network:
@@ -143,9 +153,10 @@ def _of_run(source: str, wanted: _Wanted) -> Network:
 
 def _of_directory(source: str, wanted: _Wanted) -> Network:
     del wanted
+    files = [x.name for x in sorted(Path(source).iterdir()) if x.suffix in READERS]
     raise RunError(
-        f"{source} is a directory without {CONFIG}: name a file of weights, the "
-        "workdir of a run, or one of its checkpoints"
+        f"{source} is a directory, and no run's workdir or checkpoint: name a file of "
+        f"weights{f', {files[0]} in it perhaps' if files else ''}"
     )
 
 
@@ -158,7 +169,15 @@ def _of_file(source: str, wanted: _Wanted) -> Network:
 
 
 def _is_run(source: str) -> bool:
-    return any((Path(source) / name).exists() for name in (CONFIG, STATE))
+    """Returns whether it is a workdir or a checkpoint; a torn config may be a run's."""
+    config = os.path.join(source, CONFIG)
+    if not os.path.isfile(config):
+        return os.path.isdir(os.path.join(source, STATE))
+    try:
+        said = json.loads(Path(config).read_bytes())
+    except ValueError:
+        return True
+    return isinstance(said, dict) and isinstance(said.get("model"), dict)
 
 
 # What tells a kind of source -> what reads it; the first that matches.

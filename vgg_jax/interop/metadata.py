@@ -6,9 +6,12 @@ from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 
 import vgg_jax
 from vgg_jax.errors import ConfigError, choose
+from vgg_jax.fields import check_value, in_range
+from vgg_jax.interop import layer_names
 from vgg_jax.interop.network import Network
 from vgg_jax.interop.tensor_names import CONVENTIONS
 from vgg_jax.nn.preprocessing import Preprocessing
@@ -51,14 +54,20 @@ def dumps(
             "without": list(without),
             "tensors_sha256": tensors_sha256,
             "model": model,
-            "preprocessing": network.preprocessing._asdict(),
+            "preprocessing": network.preprocessing.to_json(),
             "size": network.size,
             "class_names": network.class_names,
             "source": network.source,
             "sha256": network.sha256,
             "random_layers": network.random_layers,
-        }
+        },
+        default=_plain,
     )
+
+
+def _plain(value: Any) -> Any:
+    """Returns a number of NumPy as Python's; a path as text."""
+    return value.item() if isinstance(value, np.generic) else str(value)
 
 
 def loads(text: str) -> Metadata:
@@ -71,18 +80,23 @@ def loads(text: str) -> Metadata:
     wrong = ArithmeticError, AttributeError, LookupError, RecursionError, TypeError
     try:
         said: dict[str, Any] = json.loads(text)
+        check_value("size", said["size"], int, in_range(0))
         network = Network(
             variables={},
             model=model(said["model"]),
             preprocessing=Preprocessing.from_json(said["preprocessing"]),
-            size=int(said["size"]),
+            size=said["size"],
             class_names=_texts(said["class_names"]),
             source=str(said["source"]),
             sha256=str(said["sha256"]),
             random_layers=_texts(said["random_layers"]),
         )
-        if not all(name.startswith("fc") for name in said["without"]):
-            raise ValueError(f"without={said['without']}")
+        rows = layer_names.table(network.model)
+        names = [row.spec.name for row in rows]
+        dense = [row.spec.name for row in rows if row.spec.kind == "dense"]
+        for field, known in (("without", dense), ("random_layers", names)):
+            for name in _texts(said[field]):
+                choose(known, name, field)
         if len(network.class_names) not in (0, network.model.num_classes):
             raise ValueError(
                 f"{len(network.class_names)} class_names for "
@@ -98,6 +112,17 @@ def loads(text: str) -> Metadata:
         raise ValueError(f"{type(error).__name__} {error}") from error
 
 
+def cause(text: str) -> str:
+    """Returns why metadata that `loads` refuses may be wrong."""
+    try:
+        version = json.loads(text)["version"]
+    except (ValueError, LookupError, TypeError):
+        return "damaged"
+    if version == vgg_jax.__version__:
+        return "damaged"
+    return f"of version {str(version)[:20]}, and this is {vgg_jax.__version__}"
+
+
 def model(fields: Mapping[str, Any]) -> VGG:
     """Returns the network with these fields, as JSON keeps them.
 
@@ -111,14 +136,11 @@ def model(fields: Mapping[str, Any]) -> VGG:
     unknown = sorted(fields.keys() - known)
     if unknown:
         raise ConfigError(f"model.{unknown[0]} is unknown to this version")
-    values: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()
-    }
-    if "dtype" in values:
-        name = str(values["dtype"])
-        values["dtype"] = getattr(jnp, name, name)
-    return VGG(**values)
+    name = str(fields.get("dtype", "float32"))
+    return VGG(**{**fields, "dtype": getattr(jnp, name, name)})
 
 
 def _texts(values: Any) -> tuple[str, ...]:
-    return tuple(map(str, values))
+    if not isinstance(values, list) or not all(isinstance(x, str) for x in values):
+        raise ValueError(f"{str(values)[:60]!r} is no list of texts")
+    return tuple(values)

@@ -1,31 +1,29 @@
 """A network ready for use: weights, and all that belongs to them, as one value."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, Self
 
 import jax
+import jax.numpy as jnp
 from flax import struct
 from jax.typing import ArrayLike
 
-from vgg_jax.errors import ConfigError, choose
+from vgg_jax.errors import ConfigError
 from vgg_jax.interop import layer_names
-from vgg_jax.nn.preprocessing import (
-    PREPROCESSING,
-    Preprocessing,
-    ValueRange,
-    network_input,
-)
+from vgg_jax.nn.architecture import HEAD as HEAD
+from vgg_jax.nn.images import ValueRange, network_input
+from vgg_jax.nn.preprocessing import Preprocessing, named
 from vgg_jax.nn.vgg import VGG
-
-HEAD = "fc8"
 
 
 class Network(struct.PyTreeNode):
     """A network, its weights and what they need: one value, a pytree of the weights.
 
     It can be passed to `jax.jit`, `jax.grad` and `jax.device_put` as it is; its
-    leaves are those of `variables`. Call it with images for logits.
+    leaves are those of `variables`. Call it with images for logits. Weights that were
+    changed since go in by `with_variables`; `replace(variables=...)` keeps what is
+    said of the old ones.
 
     Attributes:
         variables: `params` and, with batch norm, `batch_stats`: float32.
@@ -34,7 +32,8 @@ class Network(struct.PyTreeNode):
         size: height and width in pixels of the images that it was trained on; 0 where
             that is not known.
         class_names: one per logit; empty where they are not known.
-        source: where the weights are from: a path, or "random".
+        source: where the weights are from: a path, or "random"; empty where a program
+            does not say.
         sha256: of the file that was read, or of the arrays of a run's checkpoint; 64
             hexadecimal digits. Empty where nothing was read.
         random_layers: layers whose weights are random, not read; the losses refuse a
@@ -57,7 +56,7 @@ class Network(struct.PyTreeNode):
 
         Args:
             images: `[B, H, W, C]`, RGB, uint8 or floating point.
-            value_range: of floating-point images (`preprocessing.network_input`).
+            value_range: of floating-point images (`images.network_input`).
 
         Raises:
             ConfigError: the images are not what was declared, or too small; or the
@@ -72,7 +71,7 @@ class Network(struct.PyTreeNode):
     def activations(
         self,
         images: ArrayLike,
-        layers: tuple[str, ...],
+        layers: Sequence[str],
         *,
         value_range: ValueRange | None = None,
     ) -> dict[str, jax.Array]:
@@ -90,12 +89,46 @@ class Network(struct.PyTreeNode):
         Raises:
             ConfigError: as `__call__`; or a name is unknown.
         """
-        names = {name: layer_names.resolve(self.model, name) for name in layers}
-        for name in names.values():
-            self.check_weights(name)
-        seen = network_input(images, self.preprocessing, value_range)
+        names = layer_names.resolve_all(self.model, layers)
+        last = _last(self.model, names.values())
+        seen = self.seen(images, last, value_range)
+        self.check_map(seen.shape, last)
         found = _activations(self.model, self.variables, seen, tuple(names.values()))
         return {name: found[own] for name, own in names.items()}
+
+    def seen(
+        self, images: ArrayLike, last: str, value_range: ValueRange | None = None
+    ) -> jax.Array:
+        """Returns images as the module takes them, float32 `[B, H, W, C]`.
+
+        Args:
+            images: as in `__call__`.
+            last: the last layer that is asked for, by our name.
+            value_range: as in `__call__`.
+
+        Raises:
+            ConfigError: the images are not what was declared, or there are no weights
+                for the layer.
+        """
+        self.check_weights(last)
+        channels = jnp.shape(self.variables["params"]["conv1_1"]["kernel"])[2]
+        return network_input(images, self.preprocessing, value_range, channels)
+
+    def with_variables(self, variables: Mapping[str, Any], source: str = "") -> Self:
+        """Returns the network with other weights, of which nothing else is known.
+
+        Args:
+            variables: of the same shapes.
+            source: where they are from.
+
+        >>> network = random(VGG("conv3-8 |", 10, head="compact"), "unit")
+        >>> trained = network.with_variables(network.variables, "my program")
+        >>> trained.source, trained.sha256, trained.random_layers
+        ('my program', '', ())
+        """
+        return self.replace(
+            variables=variables, source=source, sha256="", random_layers=()
+        )
 
     def configured(self, **fields: Any) -> Self:
         """Returns the network with other fields of its model: `dtype`, `pool`, `conv`.
@@ -132,6 +165,22 @@ class Network(struct.PyTreeNode):
                 break
         return tuple(needed)
 
+    def check_map(self, shape: tuple[int, ...], last: str) -> None:
+        """Checks that the first dense layer's weights are for images of this size."""
+        _, height, width, channels = shape
+        specs = self.model.layers((height, width), channels, last)
+        first = next((spec for spec in specs if spec.kind == "dense"), None)
+        if first is None:
+            return
+        rows = jnp.shape(self.variables["params"][first.name]["kernel"])[0]
+        if rows != first.inputs:
+            raise ConfigError(
+                f"images of {height}x{width} give {first.name} {first.inputs} values, "
+                f"and its weights are for {rows}: scale the images to the size of "
+                "training, apply it densely (nn.dense.activation_map), or train with "
+                "head='adaptive'"
+            )
+
     def check_weights(self, last: str) -> None:
         """Checks that there are weights for a layer and all before it.
 
@@ -148,10 +197,31 @@ class Network(struct.PyTreeNode):
             )
 
 
+def check_network(network: Any) -> None:
+    """Checks that what a caller passes is a network.
+
+    Raises:
+        ConfigError: it is something else: a path, a module, variables.
+    """
+    if not isinstance(network, Network):
+        raise ConfigError(
+            f"network={str(network)[:60]!r} is a {type(network).__name__}, not a "
+            "Network: vgg_jax.load(path) returns one"
+        )
+
+
+def _last(model: VGG, names: Collection[str]) -> str:
+    """Returns the last of layers, in the order in which they are applied."""
+    return next(
+        row.spec.name
+        for row in reversed(layer_names.table(model))
+        if row.spec.name in names
+    )
+
+
 @partial(jax.jit, static_argnames=("model", "names"))
 def _activations(model, variables, images, names) -> dict[str, jax.Array]:
-    specs = [spec.name for spec in model.layers(images.shape[1:3], images.shape[3])]
-    last = max(names, key=specs.index)
+    last = _last(model, names)
     _, sown = model.apply(variables, images, last=last, mutable=["intermediates"])
     found = sown["intermediates"]["activations"]
     return {name: found[name][0] for name in names}
@@ -177,10 +247,9 @@ def random(
     >>> random(VGG("conv3-8 | conv3-16 |", 10, head="compact"), "unit").random_layers
     ('conv1_1', 'conv2_1', 'fc8')
     """
-    if isinstance(preprocessing, str):
-        preprocessing = choose(PREPROCESSING, preprocessing, "preprocessing")
+    preprocessing = named(preprocessing)
     side = size or 224
-    images = jax.numpy.zeros((1, side, side, max(3, len(preprocessing.mean))))
+    images = jnp.zeros((1, side, side, max(3, len(preprocessing.mean))))
     variables = jax.jit(model.init)(jax.random.key(seed), images)
     variables.pop("intermediates", None)
     return Network(

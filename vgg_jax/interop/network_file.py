@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from vgg_jax.errors import ConfigError, RunError
-from vgg_jax.interop import architecture_of, arrays, metadata, weights_file
+from vgg_jax.interop import architecture_of, arrays, layer_names, metadata, weights_file
 from vgg_jax.interop.architecture_of import Inferred
 from vgg_jax.interop.network import Network
 from vgg_jax.interop.weights_file import WeightsFile
@@ -43,8 +43,8 @@ def _own(
         said = metadata.loads(file.metadata[metadata.KEY])
     except ValueError as error:
         raise RunError(
-            f"{file.path} is damaged, or of a later version: its metadata are wrong "
-            f"({error})"
+            f"{file.path} is {metadata.cause(file.metadata[metadata.KEY])}: its "
+            f"metadata are wrong ({error})"
         ) from error
     if arrays.checksum(file.tensors) != said.tensors_sha256:
         raise RunError(
@@ -54,7 +54,11 @@ def _own(
     check_preprocessing(file.path, said.network.preprocessing, preprocessing)
     check_variant(file.path, said.network.model.variant, variant)
     inferred = Inferred(said.convention, said.network.model, said.without)
-    return said.network.replace(variables=_variables(file, inferred))
+    return said.network.replace(
+        variables=_variables(file, inferred),
+        source=said.network.source or str(file.path),
+        sha256=said.network.sha256 or file.sha256,
+    )
 
 
 def _foreign(
@@ -121,8 +125,7 @@ def _size(inferred: Inferred, variables: dict[str, Any], of_imagenet: bool) -> i
     model, params = inferred.model, variables["params"]
     if model.head != "paper":
         return _IMAGENET_SIZE if of_imagenet else 0
-    first = f"fc{8 - len(model.hidden)}"
-    channels = model.layers((2**20, 2**20))[0].channels
+    first, channels = architecture.head_input(layer_names.specs(model))
     area = params[first]["kernel"].shape[0] // channels
     side = math.isqrt(area)
     return side * architecture.least_size(model.variant) if side * side == area else 0

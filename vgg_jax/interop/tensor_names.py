@@ -6,13 +6,12 @@ One table; reading and writing both go through it, so each is the other's invers
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import NamedTuple
 
-import numpy as np
-
 from vgg_jax.errors import choose
 from vgg_jax.interop import layer_names, layouts
 from vgg_jax.interop.layer_names import Named
 from vgg_jax.interop.layouts import Layout
-from vgg_jax.interop.network import HEAD
+from vgg_jax.nn import architecture
+from vgg_jax.nn.architecture import HEAD
 from vgg_jax.nn.vgg import VGG
 
 Shape = tuple[int | None, ...]  # None: a length that is decided elsewhere
@@ -110,8 +109,7 @@ def tensors(
     """
     known = choose(CONVENTIONS, convention, "convention")
     rows = layer_names.table(model)
-    flattened = next(row.spec.name for row in rows if row.spec.kind == "dense")
-    channels = [row.spec.channels for row in rows if row.spec.kind == "conv"][-1]
+    flattened, channels = architecture.head_input(layer_names.specs(model))
     return tuple(
         tensor
         for row in rows
@@ -196,14 +194,14 @@ def _dense(model: VGG, layer: _Layer) -> Iterator[Tensor]:
 _OF_KIND = {"conv": _conv, "batch_norm": _batch_norm, "dense": _dense}
 
 
-def fixed(model: VGG, convention: str) -> dict[str, np.ndarray]:
-    """Returns the tensors that PyTorch's files have and the network has not, by name.
+def fixed(model: VGG, convention: str) -> dict[str, tuple[int, ...]]:
+    """Returns shapes of tensors that PyTorch's files have and the network has not.
 
-    The counters of batch norm, which inference does not use; and its scales, where the
-    network learns none: ones.
+    By name: the counters of batch norm, which inference does not use; and its scales,
+    where the network learns none: ones.
 
-    >>> [*fixed(VGG("A", batch_norm=True), "timm")][0]
-    'features.1.num_batches_tracked'
+    >>> fixed(VGG("conv3-8 |", batch_norm=True, norm_scale=False), "timm")
+    {'features.1.num_batches_tracked': (), 'features.1.weight': (8,)}
     """
     known = choose(CONVENTIONS, convention, "convention")
     if known.arrays is not _TORCH:
@@ -211,8 +209,7 @@ def fixed(model: VGG, convention: str) -> dict[str, np.ndarray]:
     extra = {}
     for row in layer_names.table(model):
         if row.spec.kind == "batch_norm":
-            extra[f"{known.module(row)}.{COUNTER}"] = np.zeros((), np.int64)
+            extra[f"{known.module(row)}.{COUNTER}"] = ()
             if not model.norm_scale:
-                ones = np.ones(row.spec.channels, np.float32)
-                extra[f"{known.module(row)}.weight"] = ones
+                extra[f"{known.module(row)}.weight"] = (row.spec.channels,)
     return extra

@@ -64,10 +64,15 @@ def _check_archive(path: Path) -> None:
         raise RunError(f"{path} is damaged ({error})") from error
     packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
     total = sum(member.file_size for member in members)
-    if packed or total > path.stat().st_size:
+    if total > path.stat().st_size:
         raise RunError(
             f"{path} would unpack to {total:,} bytes from {path.stat().st_size:,}: no "
-            "file of PyTorch is compressed, and this one is not read"
+            "state dict of PyTorch is compressed, and this one is not read"
+        )
+    if packed:
+        raise RunError(
+            f"{path} holds compressed parts, as a program of TorchScript does and no "
+            "state dict: save module.state_dict()"
         )
 
 
@@ -84,7 +89,8 @@ def _arrays(torch: Any, path: Path, state: Any) -> dict[str, np.ndarray]:
                 f"its {name!r} alone"
             )
         plain = isinstance(tensor, torch.Tensor) and isinstance(name, str)
-        if not plain or tensor.layout != torch.strided or tensor.is_quantized:
+        dense = plain and tensor.layout == torch.strided and not tensor.is_nested
+        if not dense or tensor.is_quantized:
             raise RunError(f"{path}: {name} is not a dense tensor")
     total = sum(t.numel() * t.element_size() for t in state.values())
     if total > path.stat().st_size:  # by strides of 0, or storage used many times
@@ -92,9 +98,15 @@ def _arrays(torch: Any, path: Path, state: Any) -> dict[str, np.ndarray]:
             f"{path} declares {total:,} bytes of tensors in a file of "
             f"{path.stat().st_size:,}: it is not read"
         )
-    return {name: _array(torch, tensor) for name, tensor in state.items()}
+    return {name: _array(torch, path, name, x) for name, x in state.items()}
 
 
-def _array(torch: Any, tensor: Any) -> np.ndarray:
+def _array(torch: Any, path: Path, name: str, tensor: Any) -> np.ndarray:
     wide = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
-    return wide.detach().numpy()
+    try:
+        return wide.detach().numpy()
+    except (RuntimeError, TypeError) as error:  # float8, complex conjugates, no storage
+        raise RunError(
+            f"{path}: {name} is of type {tensor.dtype} on {tensor.device}, and not "
+            "plain floating-point numbers: save the network before it is quantised"
+        ) from error

@@ -11,14 +11,12 @@ from flax.traverse_util import flatten_dict
 from vgg_jax.errors import ConfigError, RunError
 from vgg_jax.interop import arrays, metadata
 from vgg_jax.interop.network import HEAD, Network
-from vgg_jax.nn.preprocessing import PREPROCESSING, Preprocessing
+from vgg_jax.nn.preprocessing import INIT, OWN, PREPROCESSING, Preprocessing
 from vgg_jax.renamed import modern
 from vgg_jax.runs import checkpoint_record, weights
 from vgg_jax.runs.run_record import RunRecord
 from vgg_jax.runs.workdir import CHECKPOINTS, CONFIG
 
-_OWN = "data"  # the preprocessing that a run computes from its training images
-_INIT = "init"  # that of the network that the run started from
 _SIZES = {"cifar10": 32, "cifar10_sample": 32}  # pixels
 
 
@@ -105,10 +103,10 @@ def _preprocessing(
     name = config["augment"]["normalize"]
     if name in PREPROCESSING:
         return PREPROCESSING[name]
-    if name == _INIT and init:
+    if name == INIT and init:
         return Preprocessing.from_json(init["preprocessing"])
     measured = data.get("statistics")
-    if name != _OWN or not measured:
+    if name != OWN or not measured:
         raise RunError(
             f"the run in {workdir} does not say what statistics its images were "
             f"normalised with (augment.normalize={name!r})"

@@ -8,7 +8,7 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -38,7 +38,7 @@ class WeightsFile(NamedTuple):
 
 
 def read(path: Path) -> WeightsFile:
-    """Reads a file of weights: `.safetensors`, `.pth`, `.pt` or `.h5`.
+    """Reads a file of weights, of a kind in `READERS`.
 
     Args:
         path: of the file. Where its name ends in eight hexadecimal digits, as
@@ -62,12 +62,27 @@ def _safetensors(path: Path) -> tuple[dict[str, np.ndarray], Mapping[str, str]]:
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-            return {name: file.get_tensor(name) for name in file.keys()}, metadata
+            return {name: _tensor(path, file, name) for name in file.keys()}, metadata
     except (SafetensorError, ValueError, TypeError, KeyError) as error:
         raise RunError(
             f"{path} is damaged, or no safetensors file ({error}): fetch or save it "
             "again"
         ) from error
+
+
+def _tensor(path: Path, file: Any, name: str) -> np.ndarray:
+    try:
+        return file.get_tensor(name)
+    except (AttributeError, TypeError) as error:  # float8: NumPy has no such type
+        kind = file.get_slice(name).get_dtype()
+        raise RunError(f"{path}: {_not_floats(name, kind)}") from error
+
+
+def _not_floats(name: str, kind: object) -> str:
+    return (
+        f"{name} is of type {kind}, and weights are floating-point: save the network "
+        "before it is quantised"
+    )
 
 
 _Read = tuple[dict[str, np.ndarray], Mapping[str, str]]
@@ -114,10 +129,7 @@ def _float32(path: Path, name: str, array: np.ndarray) -> np.ndarray:
     if name.endswith(COUNTER):
         return array
     if array.dtype not in _FLOATS:
-        raise RunError(
-            f"{path}: {name} is of type {array.dtype}, and weights are floating-point: "
-            "save the network before it is quantised"
-        )
+        raise RunError(f"{path}: {_not_floats(name, array.dtype)}")
     with np.errstate(over="ignore"):  # of float64, which is told below
         weights = np.ascontiguousarray(array, np.float32).reshape(array.shape)
     if not np.isfinite(weights).all():

@@ -24,7 +24,7 @@ class Card:
     Attributes:
         title: what it is, in a line.
         dataset: name of the data set.
-        accuracy: number of views of an image (`evaluation.views`), as text -> share of
+        accuracy: number of views of an image (`nn.views`), as text -> share of
             the test split's images whose label is the first guess, in [0, 1].
         views: number of views of its recipe.
         command: what trained it.

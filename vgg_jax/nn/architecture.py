@@ -32,8 +32,10 @@ CONFIGURATIONS = {
 HEADS = ("paper", "adaptive", "compact")
 _LAYER = re.compile(r"conv\d*[13579]-[1-9]\d*|LRN")
 _CHANNELS = range(1, 5)  # of images: grey, grey with alpha, RGB, RGB with alpha
-_MAP = 7  # side of the map that the adaptive head makes: the paper's, of 224 px
-_LAST = 8  # the paper's number of the last weight layer, whatever the depth: fc8
+MAP = 7  # side of the map that the adaptive head makes: the paper's, of 224 px
+HEAD_BEGINS = ("adaptive_average", "flatten", "average")  # kinds of layers
+_LAST = 8  # the paper's number of the last weight layer, whatever the depth
+HEAD = f"fc{_LAST}"  # the layer that returns the logits
 
 
 class LayerSpec(NamedTuple):
@@ -153,6 +155,7 @@ def layers(
     dropout: float = 0.5,
     pool_early: bool = False,
     num_classes: int = 1000,
+    last: str = "",
 ) -> tuple[LayerSpec, ...]:
     """Returns the layers of a network in the order in which they are applied.
 
@@ -168,10 +171,11 @@ def layers(
         dropout: whether (not 0) dropout follows each hidden layer.
         pool_early: whether a pool precedes the last batch norm and ReLU of its stage.
         num_classes: width of `fc8`.
+        last: the layer to end with; "": `fc8`.
 
     Raises:
-        ConfigError: `variant` or `head` is unknown, or an image of this size vanishes
-            before the last pool.
+        ConfigError: `variant`, `head` or `last` is unknown, or an image of this size
+            vanishes in a pool.
 
     >>> [spec.name for spec in layers("A", head="compact")][:4]
     ['conv1_1', 'relu1_1', 'pool1', 'conv2_1']
@@ -180,7 +184,9 @@ def layers(
 size=(1, 1))
     """
     choose(HEADS, head, "head")
-    _check_size(variant, size, inputs)
+    if not isinstance(size, Sequence) or len(size) != 2:
+        raise ConfigError(f"size={size!r} must be height and width: (224, 224)")
+    image = (*size, inputs)
     specs: list[LayerSpec] = []
     for stage, names in enumerate(stages(variant), 1):
         for spec in _stage(stage, names, size, inputs, width, pool_early):
@@ -190,7 +196,21 @@ size=(1, 1))
                 continue
             specs.append(spec)
         size, inputs = specs[-1].size, specs[-1].channels
-    return (*specs, *_head(size, inputs, head, hidden, dropout, num_classes))
+    specs += _head(size, inputs, head, hidden, dropout, num_classes)
+    names = [spec.name for spec in specs]
+    used = specs[: names.index(choose(names, last or HEAD, "last")) + 1]
+    _check_size(variant, image, 2 ** sum(spec.kind == "pool" for spec in used))
+    return tuple(used)
+
+
+def head_input(specs: Sequence[LayerSpec]) -> tuple[str, int]:
+    """Returns the first dense layer's name, and the channels of the map that it sees.
+
+    >>> head_input(layers("D"))
+    ('fc6', 512)
+    """
+    first = next(spec.name for spec in specs if spec.kind == "dense")
+    return first, next(spec.inputs for spec in specs if spec.kind in HEAD_BEGINS)
 
 
 def _stage(stage, names, size, inputs, width, pool_early) -> Iterator[LayerSpec]:
@@ -218,7 +238,7 @@ def _stage(stage, names, size, inputs, width, pool_early) -> Iterator[LayerSpec]
 def _head(size, inputs, head, hidden, dropout, num_classes) -> Iterator[LayerSpec]:
     if head == "adaptive":
         window = max(stop - start for start, stop in windows(size[0]))
-        size = _MAP, _MAP
+        size = MAP, MAP
         kind = "adaptive_average"
         yield LayerSpec(kind, kind, 0, window, inputs, inputs, size)
     kind, values = "flatten", size[0] * size[1] * inputs
@@ -231,7 +251,7 @@ def _head(size, inputs, head, hidden, dropout, num_classes) -> Iterator[LayerSpe
         yield LayerSpec(f"relu{i}", "relu", i, 1, values, values, (1, 1))
         if dropout:
             yield LayerSpec(f"dropout{i}", "dropout", i, 1, values, values, (1, 1))
-    yield LayerSpec(f"fc{_LAST}", "dense", _LAST, 1, values, num_classes, (1, 1))
+    yield LayerSpec(HEAD, "dense", _LAST, 1, values, num_classes, (1, 1))
 
 
 def windows(length: int) -> list[tuple[int, int]]:
@@ -242,21 +262,20 @@ def windows(length: int) -> list[tuple[int, int]]:
     >>> windows(14)[:2], windows(3)[:3]
     ([(0, 2), (2, 4)], [(0, 1), (0, 1), (0, 2)])
     """
-    return [(i * length // _MAP, -(-(i + 1) * length // _MAP)) for i in range(_MAP)]
+    return [(i * length // MAP, -(-(i + 1) * length // MAP)) for i in range(MAP)]
 
 
-def _check_size(variant, size, inputs):
-    least = least_size(variant)
-    if min(size) < least:
-        if size[0] in _CHANNELS and inputs not in _CHANNELS:
-            raise ConfigError(
-                f"images [B, {size[0]}, {size[1]}, {inputs}] have their channels "
-                "first: they must be NHWC, [B, height, width, channels] "
-                "(images.transpose(0, 2, 3, 1))"
-            )
+def _check_size(variant, image, least):
+    height, width, channels = image
+    if min(height, width) >= least:
+        return
+    if height in _CHANNELS and channels not in _CHANNELS:
         raise ConfigError(
-            f"images of {size[0]}x{size[1]} are too small: configuration "
-            f"{variant} halves them {least.bit_length() - 1} times and needs "
-            f"at least {least}x{least} (in training, set augment.resize={least} or "
-            "more)"
+            f"images [B, {height}, {width}, {channels}] have their channels first: "
+            "they must be NHWC, [B, height, width, channels] "
+            "(images.transpose(0, 2, 3, 1))"
         )
+    raise ConfigError(
+        f"images of {height}x{width} are too small: configuration {variant} halves "
+        f"them {least.bit_length() - 1} times and needs at least {least}x{least}"
+    )

@@ -6,6 +6,7 @@ of logits (or of descriptors), one for each window that the network was trained 
 32 pixels apart for five pools.
 """
 
+import itertools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -13,12 +14,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vgg_jax.errors import ConfigError, choose
+from vgg_jax.errors import ConfigError
 from vgg_jax.nn import architecture
 from vgg_jax.nn.architecture import LayerSpec
 from vgg_jax.nn.vgg import VGG
-
-_HEAD_BEGINS = ("adaptive_average", "flatten", "average")
 
 
 def activation_map(
@@ -41,7 +40,8 @@ def activation_map(
         `[B, h, w, features]` in the dtype of the model; logits are float32.
 
     Raises:
-        ConfigError: the images are too small, or there is no such layer.
+        ConfigError: the images are too small, or there is no such layer, or it is what
+            the head begins with: averaging, or flattening.
 
     >>> model = VGG("conv3-8 |", 10, hidden=(16,))
     >>> init = jax.jit(model.init)
@@ -50,19 +50,19 @@ def activation_map(
     (1, 1, 3, 10)
     """
     _, height, width, channels = images.shape
-    specs = model.layers((height, width), channels)
-    names = [spec.name for spec in specs]
-    choose(names, last, "last")
-    begin = next(i for i, spec in enumerate(specs) if spec.kind in _HEAD_BEGINS)
-    body_end = min(names.index(last), begin - 1)
-    x = model.apply(variables, images, last=names[body_end])
+    specs = model.layers((height, width), channels, last)
+    in_body = lambda spec: spec.kind not in architecture.HEAD_BEGINS
+    if not in_body(specs[-1]):
+        raise ConfigError(f"last={last!r} has no map: name a layer before or after it")
+    body = list(itertools.takewhile(in_body, specs))
+    x = model.apply(variables, images, last=body[-1].name)
     assert isinstance(x, jax.Array)
-    for spec in specs[begin : names.index(last) + 1]:
+    for spec in specs[len(body) :]:
         if spec.kind == "relu":
             x = jax.nn.relu(x)
         elif spec.kind == "dense":
             x = _windowed(x, variables["params"][spec.name], spec, images, model)
-    return model.logit_scale * x.astype(jnp.float32) if last == names[-1] else x
+    return model.logit_scale * x.astype(jnp.float32) if last == architecture.HEAD else x
 
 
 def _windowed(

@@ -1,31 +1,29 @@
 """From pixels to what a network sees: range, channel order, statistics, size."""
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple, Self
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.core import Tracer
-from jax.experimental import checkify
-from jax.typing import ArrayLike
 
 from vgg_jax.errors import ConfigError, choose
 
 # Mean and standard deviation of each channel, in units of [0, 1]. One number stands for
 # all channels.
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
-# What the least and the greatest value that an image may hold stand for: black, white.
-ValueRange = tuple[float, float]
 
 ORDERS = ("RGB", "BGR")
-_BYTE: ValueRange = (0, 255)
-_SLACK = 1e-3  # share of the range, for the rounding of interpolation: a quarter level
-_OVERSHOOT = 0.2  # share of the range, up to which it looks like interpolation
-_RANGES = "(0, 1), (-1, 1) or (0, 255)"
+# What a config says in the place of a name, until that is known:
+OWN = "data"  # the statistics of the data set
+INIT = "init"  # what the network of init.path expects
+_MEANS = (-1, 2)  # beyond these and _STDS, numbers are not in units of [0, 1]
+_STDS = (1e-4, 10)
 
 
-class Preprocessing(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
     """What a network expects of its images; it belongs to the weights.
 
     Attributes:
@@ -34,29 +32,67 @@ class Preprocessing(NamedTuple):
         std: standard deviation, likewise.
         order: of the channels as the network sees them: "RGB", or "BGR" (Caffe's, and
             so Keras'). Images are always RGB.
+
+    Raises:
+        ConfigError: mean and std are not as many numbers, or in other units; or the
+            order is unknown.
+
+    >>> Preprocessing([0.5], [0.25])
+    Preprocessing(mean=(0.5,), std=(0.25,), order='RGB')
+    >>> Preprocessing((123.7, 116.8, 103.9), (58.4, 57.1, 57.4))
+    Traceback (most recent call last):
+    vgg_jax.errors.ConfigError: mean=(123.7, 116.8, 103.9) must be numbers in units of \
+[0, 1], one per channel: divide grey levels by 255
     """
 
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: Sequence[float]
+    std: Sequence[float]
     order: str = "RGB"
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in (("mean", _MEANS), ("std", _STDS)):
+            numbers = _numbers(getattr(self, name))
+            if not numbers or not all(low <= x <= high for x in numbers):
+                raise ConfigError(
+                    f"{name}={getattr(self, name)!r} must be numbers in units of "
+                    "[0, 1], one per channel: divide grey levels by 255"
+                )
+            object.__setattr__(self, name, numbers)
+        if len(self.mean) != len(self.std):
+            raise ConfigError(
+                f"mean={self.mean} and std={self.std} must be as many numbers"
+            )
+        choose(ORDERS, self.order, "order")
 
     @property
     def statistics(self) -> Statistics:
         """Mean and standard deviation."""
-        return self.mean, self.std
+        return tuple(self.mean), tuple(self.std)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the fields, as JSON keeps them."""
+        return dataclasses.asdict(self)
 
     @classmethod
     def from_json(cls, said: Mapping[str, Any]) -> Self:
-        """Returns the value whose `_asdict()` went through JSON.
+        """Returns the value whose `to_json()` went through JSON.
 
         Raises:
-            ConfigError, LookupError, TypeError, ValueError: it is none.
+            ConfigError, LookupError, TypeError: it is none.
 
         >>> Preprocessing.from_json({"mean": [0], "std": [1], "order": "RGB"})
         Preprocessing(mean=(0.0,), std=(1.0,), order='RGB')
         """
-        mean, std = (tuple(map(float, said[key])) for key in ("mean", "std"))
-        return cls(mean, std, choose(ORDERS, said["order"], "order"))
+        return cls(said["mean"], said["std"], said["order"])
+
+
+def _numbers(values: Any) -> tuple[float, ...]:
+    """Returns finite numbers, or nothing where one of them is none."""
+    try:
+        numbers = () if isinstance(values, str) else tuple(map(float, values))
+    except (TypeError, ValueError):
+        return ()
+    return numbers if all(map(math.isfinite, numbers)) else ()
 
 
 _IMAGENET = Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -76,6 +112,25 @@ PREPROCESSING: dict[str, Preprocessing] = {
 }
 
 
+def named(preprocessing: str | Preprocessing) -> Preprocessing:
+    """Returns the value that a name stands for, or the value itself.
+
+    Raises:
+        ConfigError: the name is unknown, or it is neither.
+
+    >>> named("unit")
+    Preprocessing(mean=(0.0,), std=(1.0,), order='RGB')
+    """
+    if isinstance(preprocessing, Preprocessing):
+        return preprocessing
+    if isinstance(preprocessing, str):
+        return choose(PREPROCESSING, preprocessing, "preprocessing")
+    raise ConfigError(
+        f"preprocessing={preprocessing!r} must be a Preprocessing, or one of: "
+        f"{', '.join(PREPROCESSING)}"
+    )
+
+
 def name_of(preprocessing: Preprocessing) -> str:
     """Returns the name in `PREPROCESSING`, or the numbers where there is none.
 
@@ -85,8 +140,8 @@ def name_of(preprocessing: Preprocessing) -> str:
     for name, known in PREPROCESSING.items():
         if known == preprocessing:
             return name
-    mean, std, order = preprocessing
-    return f"mean {mean}, std {std}, {order}"
+    mean, std = preprocessing.statistics
+    return f"mean {mean}, std {std}, {preprocessing.order}"
 
 
 def normalize(images: jax.Array, preprocessing: str | Preprocessing) -> jax.Array:
@@ -106,156 +161,22 @@ def normalize(images: jax.Array, preprocessing: str | Preprocessing) -> jax.Arra
     >>> normalize(jnp.full((1, 1, 1, 3), 255), "symmetric").tolist()
     [[[[1.0, 1.0, 1.0]]]]
     """
-    return _standardize(images.astype(jnp.float32) / 255, preprocessing)
+    return standardize(images.astype(jnp.float32) / 255, preprocessing)
 
 
-def _standardize(images: jax.Array, preprocessing: str | Preprocessing) -> jax.Array:
-    """Normalises float32 images in [0, 1]."""
-    wanted, channels = preprocessing, images.shape[-1]
-    if isinstance(wanted, str):
-        wanted = choose(PREPROCESSING, wanted, "normalize")
+def standardize(images: jax.Array, preprocessing: str | Preprocessing) -> jax.Array:
+    """Returns what `normalize` does, of float32 images in [0, 1]."""
+    wanted, channels = named(preprocessing), images.shape[-1]
     mean, std = (
         jnp.asarray(row, jnp.float32)[None, None, None] for row in wanted.statistics
     )
     if mean.size not in (1, channels):
         raise ConfigError(
-            f"normalize={preprocessing!r} is for {mean.size} channels, the images "
+            f"normalize={name_of(wanted)!r} is for {mean.size} channels, the images "
             f"have {channels}: use 'unit' or 'symmetric'"
         )
     seen = (images - mean) / std
     return seen[..., ::-1] if wanted.order == "BGR" else seen
-
-
-def network_input(
-    images: ArrayLike,
-    preprocessing: Preprocessing,
-    value_range: ValueRange | None = None,
-) -> jax.Array:
-    """Checks images of a program and returns what a network sees of them.
-
-    Outside of `jax.jit` values that are not in the range, NaN among them, are an error.
-    Inside, where values are not known, `jax.experimental.checkify.checkify` of the
-    function that is jitted reports them; without it they are not looked at.
-
-    Args:
-        images: `[B, H, W, C]`, RGB (or grey), uint8 or floating point.
-        preprocessing: of the network.
-        value_range: what the values 'black' and 'white' are in `images`, `(0, 1)`,
-            `(-1, 1)` or `(0, 255)`. uint8 is `(0, 255)`; floats must say.
-
-    Returns:
-        float32 `[B, H, W, C]`.
-
-    Raises:
-        ConfigError: the images have another shape or type, or values outside of the
-            range; or no range is given for floats.
-
-    >>> black = jnp.zeros((1, 2, 2, 3))
-    >>> network_input(black, PREPROCESSING["symmetric"], (0, 1)).min().item()
-    -1.0
-    >>> network_input(black - 1, PREPROCESSING["symmetric"], (0, 1))
-    Traceback (most recent call last):
-    vgg_jax.errors.ConfigError: images hold values from -1 to -1, outside of \
-value_range=(0, 1): is it (-1, 1)?
-    """
-    images = jnp.asarray(images)
-    _check_shape(images, len(preprocessing.mean))
-    low, high = _value_range(images, value_range)
-    _check_values(images, low, high)
-    unit = (images.astype(jnp.float32) - low) / (high - low)
-    return _standardize(unit, preprocessing)
-
-
-def _check_shape(images: jax.Array, channels: int) -> None:
-    shape = images.shape
-    if len(shape) != 4:
-        hint = ": add a batch axis, images[None]" if len(shape) == 3 else ""
-        raise ConfigError(
-            f"images of shape {list(shape)} are not [B, height, width, channels]{hint}"
-        )
-    if channels != 1 and shape[-1] != channels:
-        hint = "convert the pictures to RGB"
-        if shape[1] == channels:
-            hint = "they have their channels first: images.transpose(0, 2, 3, 1)"
-        raise ConfigError(
-            f"images of shape {list(shape)} have {shape[-1]} channels where the "
-            f"network expects {channels}: {hint}"
-        )
-
-
-def _value_range(images: jax.Array, given: ValueRange | None) -> ValueRange:
-    if images.dtype == jnp.uint8:
-        if given is not None and tuple(given) != _BYTE:
-            raise ConfigError(
-                f"value_range={given} for uint8 images, whose range is (0, 255): "
-                "leave it out"
-            )
-        return _BYTE
-    if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise ConfigError(
-            f"images of type {images.dtype} are neither uint8 nor floating point"
-        )
-    if given is None:
-        raise ConfigError(
-            f"images of type {images.dtype} must come with value_range={_RANGES}: what "
-            "black and white are in them"
-        )
-    try:
-        low, high = map(float, given)
-    except (TypeError, ValueError):
-        low = high = np.nan
-    if not -np.inf < low < high < np.inf:
-        raise ConfigError(
-            f"value_range={given!r} must be two numbers, the smaller first: {_RANGES}"
-        )
-    return low, high
-
-
-def _check_values(images: jax.Array, low: float, high: float) -> None:
-    """Refuses values that are out of range, where they are known."""
-    if images.dtype == jnp.uint8 or not images.size:
-        return
-    slack = _SLACK * (high - low)
-    within = lambda least, most: (least >= low - slack) & (most <= high + slack)
-    if isinstance(images, Tracer):
-        least, most = _extremes(images)
-        checkify.debug_check(
-            within(least, most),
-            f"images hold values outside of value_range=({low:g}, {high:g}), or NaN: "
-            "from {least} to {most}",
-            least=least,
-            most=most,
-        )
-        return
-    with jax.ensure_compile_time_eval():  # constants of a program are known too
-        least, most = map(float, _extremes(images))
-    if np.isnan(least):
-        raise ConfigError("images hold NaN")
-    if not within(least, most):
-        raise ConfigError(
-            f"images hold values from {least:g} to {most:g}, outside of "
-            f"value_range=({low:g}, {high:g}): {_remedy(least, most, low, high)}"
-        )
-
-
-@jax.jit
-def _extremes(images: jax.Array) -> Any:
-    """Returns the least and the greatest value, NaN both where any value is.
-
-    XLA's own minimum and maximum of a large array lose NaN on CPU, and all that came
-    before it (jaxlib 0.12: `jnp.full(6144, 0.5).at[-1].set(jnp.nan).min()` is inf).
-    """
-    seen = images.astype(jnp.float32)
-    unknown = jnp.isnan(seen).any()
-    return tuple(jnp.where(unknown, jnp.nan, x) for x in (seen.min(), seen.max()))
-
-
-def _remedy(least: float, most: float, low: float, high: float) -> str:
-    over = max(low - least, most - high) / (high - low)
-    for black, white in ((-1, 1), _BYTE):
-        if over > _OVERSHOOT and black <= least and most <= white:
-            return f"is it ({black}, {white})?"
-    return "clip them, as interpolation overshoots"
 
 
 def resize(images: jax.Array, size: int) -> jax.Array:

@@ -9,7 +9,6 @@ from flax import linen as nn
 from jax import lax
 from jax.typing import DTypeLike
 
-from vgg_jax.errors import choose
 from vgg_jax.fields import Rule, check, field, in_range, one_of, positive, share, widths
 from vgg_jax.nn import architecture
 from vgg_jax.nn.architecture import HEADS, LayerSpec
@@ -122,7 +121,7 @@ class VGG(nn.Module):
 
     Raises:
         ConfigError: (a `ValueError`) an attribute is unknown or out of its range, or
-            an image vanishes before the last pool, or `last` is no layer.
+            an image vanishes in a pool, or `last` is no layer.
 
     >>> import jax
     >>> model = VGG("A", num_classes=10, width=0.125, head="compact")
@@ -154,17 +153,22 @@ class VGG(nn.Module):
     def __post_init__(self) -> None:
         check(self)
         architecture.check_width(self.variant, self.width)
+        for name in ("hidden", "frozen"):  # a static argument of jit is hashable
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         super().__post_init__()
 
-    def layers(self, size: tuple[int, int], inputs: int = 3) -> tuple[LayerSpec, ...]:
+    def layers(
+        self, size: tuple[int, int], inputs: int = 3, last: str = ""
+    ) -> tuple[LayerSpec, ...]:
         """Returns the layers of this network on images of a size.
 
         Args:
             size: height and width in pixels.
             inputs: channels of the images.
+            last: the layer to end with; "": `fc8`.
 
         Raises:
-            ConfigError: the images are too small.
+            ConfigError: the images are too small for `last`, or there is no such layer.
 
         >>> [spec.size for spec in VGG().layers((224, 224)) if spec.kind == "pool"]
         [(112, 112), (56, 56), (28, 28), (14, 14), (7, 7)]
@@ -181,6 +185,7 @@ class VGG(nn.Module):
             dropout=self.dropout,
             pool_early=self.pool_early,
             num_classes=self.num_classes,
+            last=last,
         )
 
     def is_frozen_norm(self, name: str) -> bool:
@@ -200,16 +205,12 @@ class VGG(nn.Module):
         sow = Activations(name="activations")
         x = x.astype(self.dtype)
         _, height, width, channels = x.shape
-        specs = self.layers((height, width), channels)
-        last = choose([spec.name for spec in specs], last or specs[-1].name, "last")
-        for spec in specs:
+        for spec in self.layers((height, width), channels, last):
             x = _APPLY[spec.kind](self, spec, x, train)
-            if spec is specs[-1]:
+            if spec.name == architecture.HEAD:
                 x = self.logit_scale * x.astype(jnp.float32)
             if spec.kind in _SOWN:
                 sow(spec.name, x)
-            if spec.name == last:
-                break
         return x
 
 

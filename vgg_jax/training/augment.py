@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from vgg_jax.errors import choose
 from vgg_jax.fields import Rule, check, field, in_range, one_of
 from vgg_jax.nn.preprocessing import (
+    INIT,
+    OWN,
     PREPROCESSING,
     Preprocessing,
     Statistics,
@@ -21,8 +23,6 @@ from vgg_jax.nn.preprocessing import (
 
 CROP_MODES = {"zero": "constant", "reflect": "reflect"}
 FLIPS = ("none", "random", "alternating")
-OWN = "data"  # stands for the statistics of the data set, until that is known
-INIT = "init"  # stands for what the network of init.path expects, likewise
 
 
 def random_crop(key: jax.Array, images: jax.Array, pad: int, mode: str) -> jax.Array:

@@ -18,7 +18,6 @@ from vgg_jax import backend
 from vgg_jax.data.batches import REMAINDERS
 from vgg_jax.data.datasets import Source
 from vgg_jax.errors import ConfigError, choose
-from vgg_jax.evaluation.views import VIEWS
 from vgg_jax.fields import (
     check,
     check_value,
@@ -31,13 +30,14 @@ from vgg_jax.fields import (
     share,
     unknown,
 )
-from vgg_jax.nn.preprocessing import PREPROCESSING
+from vgg_jax.nn.preprocessing import INIT, OWN, PREPROCESSING
 from vgg_jax.nn.vgg import VGG
+from vgg_jax.nn.views import VIEWS
 from vgg_jax.renamed import modern
 from vgg_jax.runs import trackers
 from vgg_jax.runs.workdir import flatten
 from vgg_jax.training import contradictions, idle
-from vgg_jax.training.augment import INIT, OWN, Augment
+from vgg_jax.training.augment import Augment
 from vgg_jax.training.init_from import Init
 from vgg_jax.training.schedule import Schedule
 from vgg_jax.training.sgd import SGD

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from vgg_jax.errors import ConfigError
 from vgg_jax.nn import architecture
-from vgg_jax.training.augment import INIT
+from vgg_jax.nn.preprocessing import INIT
 from vgg_jax.training.sgd import DECAYS
 
 if TYPE_CHECKING:

@@ -13,11 +13,10 @@ from vgg_jax.fields import Rule, check, field
 from vgg_jax.interop.load import load
 from vgg_jax.interop.network import HEAD, Network
 from vgg_jax.nn import patterns
-from vgg_jax.nn.preprocessing import PREPROCESSING, Preprocessing, name_of
+from vgg_jax.nn.preprocessing import OWN, PREPROCESSING, Preprocessing, name_of
 from vgg_jax.nn.vgg import VGG
 from vgg_jax.runs import workdir
 from vgg_jax.training import step
-from vgg_jax.training.augment import OWN
 
 _SHOWN = 3  # parameters that a message names
 # What may differ between two networks with the same parameters, or explains why they
@@ -198,7 +197,9 @@ def find(init: Init, path: Path, normalize: str) -> Start:
     try:
         network = load(init.path, preprocessing=PREPROCESSING.get(normalize))
     except ConfigError as error:
-        raise ConfigError(f"{error} (in a config, augment.normalize is it)") from error
+        here = " (in a config, augment.normalize is it)"
+        told = here if "preprocessing=" in str(error) else ""
+        raise ConfigError(f"{error}{told}") from error
     if normalize == OWN:
         raise ConfigError(
             f"augment.normalize={OWN!r}, and the network of init.path={init.path} "
@@ -207,7 +208,7 @@ def find(init: Init, path: Path, normalize: str) -> Start:
     facts = {
         "path": init.path,
         "sha256": network.sha256,
-        "preprocessing": network.preprocessing._asdict(),
+        "preprocessing": network.preprocessing.to_json(),
     }
     return Start(network, facts)
 

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from vgg_jax import files
 from vgg_jax.data import batches
-from vgg_jax.errors import RunError, system_errors
+from vgg_jax.errors import RESUMES, RunError, system_errors
 from vgg_jax.files import write_atomically
 from vgg_jax.runs import checked_json, metric_log, report
 from vgg_jax.runs.checkpoint import NotFinite, number
@@ -68,7 +68,7 @@ def train(
     resolved = resolve(config)
     fields = dict(resolved.fields)
     nothing = idle.idle_fields(fields)
-    with system_errors(workdir), claim(workdir, fields, say, nothing):
+    with system_errors(workdir, RESUMES), claim(workdir, fields, say, nothing):
         result = _known_result(workdir, resolved.epochs, say)
         if not test:
             _train_only(resolved, workdir, console)

@@ -5,9 +5,10 @@ import dataclasses
 from vgg_jax.data import colour_statistics
 from vgg_jax.data.datasets import Dataset
 from vgg_jax.errors import ConfigError
-from vgg_jax.nn.preprocessing import Preprocessing
+from vgg_jax.nn import architecture
+from vgg_jax.nn.preprocessing import INIT, OWN, Preprocessing
 from vgg_jax.training import weight_averaging
-from vgg_jax.training.augment import INIT, OWN, Augment
+from vgg_jax.training.augment import Augment
 from vgg_jax.training.config import Config
 from vgg_jax.training.step import Recipe
 
@@ -37,7 +38,7 @@ def build(
             f"model.num_classes={classes}, but {dataset.name} has "
             f"{len(dataset.classes)} classes: use that or more, or 0 for as many"
         )
-    _check_sizes(config.augment, dataset)
+    _check_sizes(config.augment, dataset, config.model.variant)
     if config.epochs * steps_per_epoch > _MOST_STEPS:
         raise ConfigError(
             f"epochs={config.epochs} of {steps_per_epoch:,} steps are more than the "
@@ -60,9 +61,15 @@ def build(
     )
 
 
-def _check_sizes(augment: Augment, dataset: Dataset) -> None:
-    """Checks that what augmentation pads and cuts out is less than an image."""
+def _check_sizes(augment: Augment, dataset: Dataset, variant: str) -> None:
+    """Checks the pixels of images: for the pools, and for what augmentation cuts."""
     side = min(dataset.train.image_shape[:2])
+    least = architecture.least_size(variant)
+    if (augment.resize or side) < least:
+        raise ConfigError(
+            f"the images of {dataset.name} have {side} pixels, too few for "
+            f"configuration {variant}: set augment.resize={least} or more"
+        )
     if augment.crop >= side:
         raise ConfigError(
             f"augment.crop={augment.crop} must be below {side}, the pixels of "

@@ -11,7 +11,7 @@ from rich.console import Console
 from vgg_jax.data.description import description
 from vgg_jax.errors import ConfigError, RunError, choose
 from vgg_jax.evaluation.exact import Evaluation, evaluate
-from vgg_jax.evaluation.views import VIEWS
+from vgg_jax.nn.views import VIEWS
 from vgg_jax.runs.checkpoint import Checkpoints
 from vgg_jax.runs.checkpoint_record import latest
 from vgg_jax.runs.run_record import RunRecord
@@ -41,7 +41,7 @@ def score(
     Args:
         workdir: directory of the run, finished or stopped.
         split: "validation" or "test", as the run's config defines it.
-        views: numbers of views of an image (`evaluation.views`); empty: the config's.
+        views: numbers of views of an image (`nn.views`); empty: the config's.
         checkpoint: "best" or "last"; empty: the one that the run is tested with.
         data_dir: TFDS directory, where that has moved since; empty: the config's.
         console: where progress goes.

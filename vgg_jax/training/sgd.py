@@ -80,18 +80,19 @@ def _layer_rates() -> Rule:
 
 def _scale_layers(entries: Sequence[str]) -> optax.GradientTransformationExtraArgs:
     """Multiplies the updates of parameters; of several patterns the last decides."""
-    rates = dict(map(_layer_rate, entries))
+    rates = list(map(_layer_rate, entries))
 
     def init(params):
         names = flatten_dict(params, sep="/")
-        patterns.chosen(names, list(rates), "optimizer.layer_rates")  # each is for one
+        chosen = [pattern for pattern, _ in rates]
+        patterns.chosen(names, chosen, "optimizer.layer_rates")  # each is for one
         return optax.EmptyState()
 
     def update(updates, state, params=None, **extra_args):
         del params, extra_args
 
         def factor(name):
-            found = [rate for p, rate in rates.items() if patterns.matches(name, p)]
+            found = [rate for p, rate in rates if patterns.matches(name, p)]
             return found[-1] if found else 1.0
 
         leaves: Any = flatten_dict(updates, sep="/")

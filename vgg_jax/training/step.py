@@ -12,9 +12,9 @@ from flax import struct
 from vgg_jax.data.batches import Batch, TrainingBatch
 from vgg_jax.errors import ConfigError
 from vgg_jax.evaluation.metrics import Sums, cross_entropy
-from vgg_jax.evaluation.views import averaged
 from vgg_jax.nn import patterns
 from vgg_jax.nn.vgg import VGG
+from vgg_jax.nn.views import averaged
 from vgg_jax.training.augment import Augment
 from vgg_jax.training.schedule import Plateau
 from vgg_jax.training.weight_averaging import Average
@@ -35,7 +35,7 @@ class Recipe(NamedTuple):
         average: an average of the weights, which evaluation uses
             (`weight_averaging`); None: there is none.
         views: number of views of an image in evaluation, whose logits are averaged
-            (`evaluation.views`).
+            (`nn.views`).
     """
 
     model: VGG

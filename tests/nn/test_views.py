@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from vgg_jax.evaluation.views import VIEWS, views
+from vgg_jax.nn.views import VIEWS, views
 
 
 def test_views_by_hand():
