@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from vgg_jax.inference import hooks, targets
+from vgg_jax.interop import layer_names
 from vgg_jax.interop.network import Network
 from vgg_jax.nn.preprocessing import ValueRange
 
@@ -46,11 +47,8 @@ def guided_backprop(
     """
     unit = hooks.unit_range(network, images, value_range)
     classes = targets.classes_of(network, unit, classes)
-    relus = frozenset(
-        spec.name
-        for spec in network.model.layers(unit.shape[1:3], unit.shape[3])
-        if spec.kind == "relu"
-    )
+    specs = [row.spec for row in layer_names.table(network.model)]
+    relus = frozenset(spec.name for spec in specs if spec.kind == "relu")
     return _guided_backprop(network, unit, classes, relus)
 
 

@@ -1,6 +1,6 @@
 """Occlusion: what it costs to cover a place of the image (Zeiler & Fergus, 2014)."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import jax
@@ -14,7 +14,7 @@ from vgg_jax.inference import hooks, targets
 from vgg_jax.interop.network import Network
 from vgg_jax.nn.preprocessing import ValueRange
 
-Track = Callable[[Sequence], Iterable]  # shows how far a loop is; `iter` shows nothing
+Track = Callable[[Iterable], Iterable]  # shows how far a loop is; `iter` shows nothing
 
 
 def occlusion(

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from vgg_jax.errors import ConfigError
@@ -28,7 +29,7 @@ def classes_of(network: Network, unit: jax.Array, given: ArrayLike | None) -> ja
     network.check_weights(HEAD)
     if given is None:
         return _most_probable(network, unit)
-    if not isinstance(given, jax.core.Tracer):
+    if not isinstance(given, Tracer):
         _check(np.asarray(given), network.model.num_classes, len(unit))
     return jnp.broadcast_to(jnp.asarray(given, jnp.int32), unit.shape[:1])
 
