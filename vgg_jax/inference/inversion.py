@@ -5,6 +5,7 @@ them"; Erhan et al. (2009) and Simonyan et al. (2014) for the maximisation. Both
 from grey noise and follow a gradient, over images that stay in [0, 1].
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 from jax.typing import ArrayLike
 
 from vgg_jax.fields import check_value, count, in_range, positive
@@ -22,7 +24,9 @@ from vgg_jax.interop import layer_names
 from vgg_jax.interop.network import Network
 from vgg_jax.nn.preprocessing import ValueRange
 
+_ADAM = optax.scale_by_adam()
 _NOISE = 0.05  # standard deviation about grey of the image at the start
+_LEAST = 1e-3  # activation below which it is not made relative
 _SIDE = 224  # pixels of the images of a network that does not say
 
 
@@ -54,9 +58,9 @@ class Descent(NamedTuple):
         seed: of the noise at the start, and of the shifts.
     """
 
-    steps: int = 300
-    rate: float = 0.03
-    smooth: float = 1.0
+    steps: int = 200
+    rate: float = 0.05
+    smooth: float = 10.0
     jitter: int = 0
     seed: int = 0
 
@@ -69,7 +73,7 @@ class Descent(NamedTuple):
 
 
 INVERT = Descent()
-MAXIMISE = Descent(smooth=10.0, jitter=2)
+MAXIMISE = Descent(jitter=2)
 
 
 def invert(
@@ -114,7 +118,10 @@ def invert(
     name = _known(network, layer)
     unit = hooks.unit_range(network, images, value_range)
     wanted = _activation(network, unit, name)
-    return _descend(network, wanted, _distance, name, unit.shape, descent, track)
+    start = _start(unit.shape, descent)
+    made = _descend(network, start, wanted, _distance, name, descent, track)
+    value = lambda x: _distance(_activation(network, x, name), wanted)
+    return Found(made, value(start), value(made))
 
 
 def maximise(
@@ -128,6 +135,9 @@ def maximise(
     track: Track = iter,
 ) -> Found:
     """Returns images that excite a channel: what it looks for.
+
+    The mean activation of the channel is made large as a share of what it is, so that
+    `smooth` means the same for every channel.
 
     Args:
         network: see `Network`.
@@ -157,13 +167,14 @@ def maximise(
     check_value("images", images, int, count(1))
     side = size or network.size or _SIDE
     shape = images, side, side, max(3, len(network.preprocessing.mean))
-    wanted = jnp.int32(channel)
+    start, wanted = _start(shape, descent), jnp.int32(channel)
     # A ReLU that is silent at the start has no slope; what enters it has one.
-    rows = [row.spec for row in layer_names.table(network.model)]
-    place = [spec.name for spec in rows].index(name)
-    name = rows[place - (rows[place].kind == "relu")].name
-    found = _descend(network, wanted, _silence, name, shape, descent, track)
-    return found._replace(before=-found.before, after=-found.after)
+    specs = [row.spec for row in layer_names.table(network.model)]
+    place = [spec.name for spec in specs].index(name)
+    slope = specs[place - (specs[place].kind == "relu")].name
+    made = _descend(network, start, wanted, _silence, slope, descent, track)
+    value = lambda x: _mean(_activation(network, x, name), wanted)
+    return Found(made, value(start), value(made))
 
 
 def _known(network: Network, layer: str) -> str:
@@ -184,33 +195,37 @@ def _distance(seen: jax.Array, wanted: jax.Array) -> jax.Array:
 
 
 def _silence(seen: jax.Array, channel: jax.Array) -> jax.Array:
-    return -seen[..., channel].reshape(len(seen), -1).mean(1)
+    mean = _mean(seen, channel)
+    return -mean / lax.stop_gradient(jnp.maximum(abs(mean), _LEAST))
+
+
+def _mean(seen: jax.Array, channel: jax.Array) -> jax.Array:
+    return seen[..., channel].reshape(len(seen), -1).mean(1)
+
+
+def _start(shape: tuple[int, ...], descent: Descent) -> jax.Array:
+    noise = jax.random.normal(jax.random.key(descent.seed), shape)
+    return (0.5 + _NOISE * noise).clip(0, 1)
 
 
 def _descend(
     network: Network,
+    start: jax.Array,
     wanted: jax.Array,
     objective: _Objective,
     layer: str,
-    shape: tuple[int, ...],
     descent: Descent,
     track: Track,
-) -> Found:
+) -> jax.Array:
     descent.check()
-    noise, shifts = jax.random.split(jax.random.key(descent.seed))
-    start = (0.5 + _NOISE * jax.random.normal(noise, shape)).clip(0, 1)
-    images, state = start, _adam(descent).init(start)
+    shifts = jax.random.key(descent.seed + 1)
+    images, state = start, _ADAM.init(start)
     for i in track(range(descent.steps)):  # XLA's own loops are slow on CPU (jax 0.12)
         key = jax.random.fold_in(shifts, i)
-        images, state = _step(
-            network, images, state, wanted, key, objective, layer, descent
-        )
-    value = lambda x: objective(_activation(network, x, layer), wanted)
-    return Found(images, value(start), value(images))
-
-
-def _adam(descent: Descent) -> optax.GradientTransformation:
-    return optax.adam(optax.cosine_decay_schedule(descent.rate, descent.steps))
+        rate = descent.rate * (1 + math.cos(math.pi * i / descent.steps)) / 2
+        changing = images, state, jnp.float32(rate), key
+        images, state = _step(network, changing, wanted, objective, layer, descent)
+    return images
 
 
 @partial(jax.jit, static_argnames="layer")
@@ -221,14 +236,13 @@ def _activation(network: Network, unit: jax.Array, layer: str) -> jax.Array:
 @partial(jax.jit, static_argnames=("objective", "layer", "descent"))
 def _step(
     network: Network,
-    images: jax.Array,
-    state: Any,
+    changing: tuple[jax.Array, Any, jax.Array, jax.Array],
     wanted: jax.Array,
-    key: jax.Array,
     objective: _Objective,
     layer: str,
     descent: Descent,
 ) -> tuple[jax.Array, Any]:
+    images, state, rate, key = changing
     reach = descent.jitter
     shift = jax.random.randint(key, (2,), -reach, reach + 1)
 
@@ -238,8 +252,9 @@ def _step(
         return (objective(seen, wanted) + descent.smooth * _roughness(images)).sum()
 
     slopes = jax.grad(loss)(images)
-    update, state = _adam(descent).update(slopes, state)
-    return (images + update).clip(0, 1), state  # pyright: ignore[reportOperatorIssue]
+    with jax.numpy_dtype_promotion("standard"):  # optax raises floats to whole numbers
+        update, state = _ADAM.update(slopes, state)
+    return (images - rate * update).clip(0, 1), state  # pyright: ignore
 
 
 def _roughness(images: jax.Array) -> jax.Array:

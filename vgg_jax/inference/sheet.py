@@ -104,20 +104,17 @@ def _occlusion(found: Explanation) -> Panel:
     return Panel(
         "Occlusion",
         "Red where covering the place with a grey square makes "
-        f"“{name}” less probable, blue where it makes it more so.",
+        f"“{name}” less probable, blue where it makes it more so; in percentage "
+        "points.",
         _grey(found.picture),
         _heat(found.falls, _SIGNED, -most, most),
-        Scale(_SIGNED, f"+{_points(most)}", f"−{_points(most)}"),
+        Scale(_SIGNED, f"+{100 * most:.2g}", f"−{100 * most:.2g}"),
     )
-
-
-def _points(share: float) -> str:
-    return f"{100 * share:.2g} points"
 
 
 def _guided(found: Explanation) -> Panel:
     return Panel(
-        "Guided back-propagation",
+        "Guided backprop",
         "The changes of colour that excite the answer: what stands out from the grey "
         "are the edges and spots that the network responds to.",
         _about_grey(found.guided),
@@ -168,10 +165,10 @@ def _channel_section(found: Explanation, view: ChannelView) -> Section:
             _bytes(excited.images),
         ),
         Panel(
-            f"What {layer} knows of the picture",
+            f"What {layer} knows",
             f"An image made from noise until its features in {layer} were those of the "
-            f"picture, but for {100 * inverted.after:.2g}%: what it lacks, the layer "
-            "does not tell.",
+            f"picture, but for {100 * inverted.after:.2g}%: the layer does not tell "
+            "what this lacks.",
             _bytes(inverted.images),
         ),
     ]
