@@ -70,7 +70,10 @@ class Dropout(nn.Module):
 
 
 class Activations(nn.Module):
-    """Sows what passes, by name; a scope of its own, as layers bear the same names."""
+    """Sows what passes, by name; a scope of its own, as layers bear the same names.
+
+    The network goes on with what this returns, so that `inference.hooks` can change it.
+    """
 
     @nn.compact
     def __call__(self, name: str, x: jax.Array) -> jax.Array:
@@ -210,7 +213,7 @@ class VGG(nn.Module):
             if spec.name == architecture.HEAD:
                 x = self.logit_scale * x.astype(jnp.float32)
             if spec.kind in _SOWN:
-                sow(spec.name, x)
+                x = sow(spec.name, x)
         return x
 
 
