@@ -21,6 +21,7 @@ COMMANDS = {
     "score": "a run's weights again, with other views of an image",
     "report": "the page of a run, or a comparison of several",
     "sweep": "grids and searches of settings and seeds",
+    "export": "a network for other programs: StableHLO, ONNX, safetensors, a page",
     "folder": "a data set from your own folders of pictures",
 }
 

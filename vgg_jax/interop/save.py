@@ -9,7 +9,7 @@ import numpy as np
 from safetensors.numpy import save as serialized
 
 from vgg_jax.errors import ConfigError, choose, system_errors
-from vgg_jax.files import write_atomically
+from vgg_jax.files import check_target, write_atomically
 from vgg_jax.interop import arrays, layer_names, metadata
 from vgg_jax.interop.layer_names import Named
 from vgg_jax.interop.network import HEAD, Network
@@ -19,7 +19,7 @@ from vgg_jax.nn import architecture
 OWN = "vgg_jax"
 WRITTEN = (OWN, "torchvision", "timm")  # conventions
 DTYPES = ("float32", "float16", "bfloat16")
-_SUFFIX = ".safetensors"
+SUFFIX = ".safetensors"
 _PIXELS = 49  # of the map that the hidden layers of torchvision and timm see: 7x7
 
 
@@ -56,10 +56,7 @@ def save(
     path = Path(path)
     choose(WRITTEN, convention, "convention")
     choose(DTYPES, dtype, "dtype")
-    if path.suffix != _SUFFIX:
-        raise ConfigError(f"path={str(path)!r} must end in {_SUFFIX}")
-    if path.exists() and not overwrite:
-        raise ConfigError(f"{path} is there already: say overwrite=True to replace it")
+    check_target(path, SUFFIX, overwrite)
     network = network.replace(variables=jax.device_get(network.variables))
     if convention != OWN:
         network = _folded(network)
