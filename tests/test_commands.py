@@ -70,6 +70,8 @@ def checkout(tmp_path_factory):
         copy(ROOT / name, path / name)
     shutil.copytree(ROOT / "examples/pictures", path / "examples/pictures")
     (path / ".venv").symlink_to(sys.prefix, target_is_directory=True)
+    if (modules := ROOT / "benchmarks/envs/node_modules").exists():
+        (path / "node_modules").symlink_to(modules, target_is_directory=True)
     rng = np.random.default_rng(0)
     for label in ("cat", "dog"):
         (path / "photos" / label).mkdir(parents=True)
@@ -146,13 +148,21 @@ def stopped_after_first_steps(command, checkout, environ):
 def test_a_command(command, checkout, environ):
     if "--trials" in command:
         pytest.importorskip("optuna", reason="pip install optuna")
+    if re.search("--to=(onnx|html)", command):
+        pytest.importorskip("jax2onnx", reason="pip install 'vgg_jax[onnx]'")
+    if "--to=html" in command and not (checkout / "node_modules").exists():
+        pytest.skip("npm install --prefix benchmarks/envs onnxruntime-web@1.30.0")
     photos = Path(environ["TFDS_DATA_DIR"], "photos")
     if "data.name=photos" in command and not photos.exists():
         stopped_after_first_steps(FOLDER, checkout, environ)
     if command == FOLDER and photos.exists():
         shutil.rmtree(photos)
-    if re.search("vgg_jax (report|score)|init.path", command):  # of runs there must be
-        for name in re.findall(r"(?:--workdir|init.path)=runs/(\w+)", command):
+    if re.search(
+        "vgg_jax (report|score|export)|init.path", command
+    ):  # of runs there must be
+        for name in re.findall(
+            r"(?:--workdir|--weights|init.path)=runs/(\w+)", command
+        ):
             if not (checkout / "runs" / name / "checkpoints").exists():
                 first = f"{sys.executable} main.py --config=configs/{name}.py"
                 stopped_after_first_steps(first, checkout, environ)

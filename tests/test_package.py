@@ -36,8 +36,8 @@ def lines(name):
 def test_requirements_are_those_of_the_package():
     extras = PROJECT["optional-dependencies"]
     train = {*PROJECT["dependencies"], *extras["train"], *extras["report"]}
-    dev = set(extras["dev"])
-    own = {"vgg_jax[report]", "vgg_jax[train]"}
+    dev = {*extras["dev"], *extras["export"]}
+    own = {"vgg_jax[export]", "vgg_jax[report]", "vgg_jax[train]"}
     assert lines("requirements.txt") == train - own
     assert lines("requirements-dev.txt") == dev - own
 

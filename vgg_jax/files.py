@@ -46,6 +46,27 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     sync(path.parent)
 
 
+def check_target(path: Path, suffix: str, overwrite: bool) -> None:
+    """Checks that a file can be written, before the work that its content takes.
+
+    Args:
+        path: of the file.
+        suffix: that its name must have.
+        overwrite: whether a file that is there may be replaced.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if not path.name.endswith(suffix):
+        raise ConfigError(f"path={str(path)!r} must end in {suffix}")
+    if not path.parent.is_dir():
+        raise ConfigError(f"there is no directory {path.parent}: make it first")
+    if path.exists() and not overwrite:
+        raise ConfigError(
+            f"{path} is there already: overwrite=True (--overwrite) replaces it"
+        )
+
+
 def sync(path: Path) -> None:
     """Returns when the disk holds a file's content, or a directory's entries."""
     number = os.open(path, os.O_RDONLY)

@@ -24,6 +24,7 @@ COMMANDS = {
     "explain": "why a network says what it says of a picture",
     "report": "the page of a run, or a comparison of several",
     "sweep": "grids and searches of settings and seeds",
+    "export": "a network for other programs: StableHLO, ONNX, safetensors, a page",
     "folder": "a data set from your own folders of pictures",
 }
 

@@ -10,7 +10,7 @@ import numpy as np
 from safetensors.numpy import save as serialized
 
 from vgg_jax.errors import ConfigError, choose, system_errors
-from vgg_jax.files import write_atomically
+from vgg_jax.files import check_target, write_atomically
 from vgg_jax.interop import arrays, layer_names, metadata
 from vgg_jax.interop.layer_names import Named
 from vgg_jax.interop.network import HEAD, Network, check_network
@@ -21,7 +21,7 @@ OWN = "vgg_jax"
 WRITTEN = (OWN, "torchvision", "timm")  # conventions
 DTYPES = ("float32", "float16", "bfloat16")
 _FIRST = "conv1_1"  # the layer that sees the channels of images
-_SUFFIX = ".safetensors"
+SUFFIX = ".safetensors"
 
 
 def save(
@@ -62,10 +62,7 @@ def save(
     path = Path(path)
     choose(WRITTEN, convention, "convention")
     choose(DTYPES, dtype, "dtype")
-    if path.suffix != _SUFFIX:
-        raise ConfigError(f"path={str(path)!r} must end in {_SUFFIX}")
-    if path.exists() and not overwrite:
-        raise ConfigError(f"{path} is there already: say overwrite=True to replace it")
+    check_target(path, SUFFIX, overwrite)
     network = network.replace(variables=jax.device_get(network.variables))
     arrays.check_variables(network.variables, network.model, _without(network))
     if convention != OWN:

@@ -14,10 +14,12 @@ _CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1))  # the order `lax.reduce_window` loo
 def _corners(x: jax.Array) -> list[jax.Array]:
     """Returns the four pixels of every window, each `[B, H // 2, W // 2, C]`.
 
-    An odd last row or column is left out.
+    An odd last row or column is left out. You may be tempted to write
+    `x[:, i:height:2, j:width:2]`: where the batch is symbolic that becomes a gather.
     """
-    height, width = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
-    return [x[:, i:height:2, j:width:2] for i, j in _CORNERS]
+    batch, height, width, channels = x.shape
+    end = (batch, height // 2 * 2, width // 2 * 2, channels)
+    return [lax.slice(x, (0, i, j, 0), end, (1, 2, 2, 1)) for i, j in _CORNERS]
 
 
 def average_pool(x: jax.Array) -> jax.Array:
