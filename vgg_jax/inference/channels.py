@@ -15,7 +15,7 @@ from vgg_jax.inference import hooks
 from vgg_jax.inference.grad_cam import map_layer
 from vgg_jax.interop import layer_names
 from vgg_jax.interop.network import Network
-from vgg_jax.nn.preprocessing import ValueRange
+from vgg_jax.nn.images import ValueRange
 
 
 class Channels(NamedTuple):
@@ -49,7 +49,7 @@ def active_channels(
         images: `[B, H, W, C]`, RGB, uint8 or floating point.
         layer: in any convention; "": `grad_cam.default_layer`.
         count: how many.
-        value_range: of floating-point images (`preprocessing.network_input`).
+        value_range: of floating-point images (`images.network_input`).
 
     Raises:
         ConfigError: the layer does not exist, has no map or fewer channels; or the

@@ -10,7 +10,7 @@ from vgg_jax.errors import ConfigError
 from vgg_jax.inference import hooks, targets
 from vgg_jax.interop import layer_names
 from vgg_jax.interop.network import Network
-from vgg_jax.nn.preprocessing import ValueRange
+from vgg_jax.nn.images import ValueRange
 
 _BODY_ENDS = ("adaptive_average", "flatten", "average")  # kinds of layers
 _LEAST = 7  # height and width of a map that still says where
@@ -35,7 +35,7 @@ def grad_cam(
         images: `[B, H, W, C]`, RGB, uint8 or floating point.
         classes: numbers of classes, `[B]` or one for all; None: the most probable.
         layer: in any convention; "": `default_layer`.
-        value_range: of floating-point images (`preprocessing.network_input`).
+        value_range: of floating-point images (`images.network_input`).
 
     Returns:
         float32 `[B, h, w]`, at least 0, in the size of the layer's map: in units of the

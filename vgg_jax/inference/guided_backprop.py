@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from vgg_jax.inference import hooks, targets
 from vgg_jax.interop import layer_names
 from vgg_jax.interop.network import Network
-from vgg_jax.nn.preprocessing import ValueRange
+from vgg_jax.nn.images import ValueRange
 
 
 def guided_backprop(
@@ -31,7 +31,7 @@ def guided_backprop(
         network: with a head.
         images: `[B, H, W, C]`, RGB, uint8 or floating point.
         classes: numbers of classes, `[B]` or one for all; None: the most probable.
-        value_range: of floating-point images (`preprocessing.network_input`).
+        value_range: of floating-point images (`images.network_input`).
 
     Returns:
         float32 `[B, H, W, C]`, with respect to images in [0, 1].

@@ -6,7 +6,8 @@ import jax
 from flax import linen as nn
 
 from vgg_jax.interop.network import Network
-from vgg_jax.nn.preprocessing import PREPROCESSING, ValueRange, network_input
+from vgg_jax.nn.images import ValueRange, network_input
+from vgg_jax.nn.preprocessing import PREPROCESSING
 from vgg_jax.nn.vgg import Activations
 
 # The name of a layer and its activation -> what the network goes on with.
@@ -21,7 +22,7 @@ def unit_range(
     Args:
         network: that is to see them.
         images: `[B, H, W, C]`, RGB, uint8 or floating point.
-        value_range: of floating-point images (`preprocessing.network_input`).
+        value_range: of floating-point images (`images.network_input`).
 
     Returns:
         float32 `[B, H, W, C]`.

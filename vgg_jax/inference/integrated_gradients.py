@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 from vgg_jax.fields import check_value, count
 from vgg_jax.inference import hooks, targets
 from vgg_jax.interop.network import Network
-from vgg_jax.nn.preprocessing import ValueRange
+from vgg_jax.nn.images import ValueRange
 
 _AT_ONCE = 16  # points on the way in one batch
 
@@ -51,7 +51,7 @@ def integrated_gradients(
         baseline: images that say nothing, of the shape, type and range of `images`;
             None: black, as in the paper.
         steps: points on the way; more make `error` smaller.
-        value_range: of floating-point images (`preprocessing.network_input`).
+        value_range: of floating-point images (`images.network_input`).
 
     Raises:
         ConfigError: a class does not exist, an argument is out of its range, or the

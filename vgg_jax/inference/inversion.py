@@ -22,7 +22,7 @@ from vgg_jax.inference.channels import channels_of
 from vgg_jax.inference.occlusion import Track
 from vgg_jax.interop import layer_names
 from vgg_jax.interop.network import Network
-from vgg_jax.nn.preprocessing import ValueRange
+from vgg_jax.nn.images import ValueRange
 
 _ADAM = optax.scale_by_adam()
 _NOISE = 0.05  # standard deviation about grey of the image at the start
@@ -96,7 +96,7 @@ def invert(
         images: `[B, H, W, C]`, RGB, uint8 or floating point.
         layer: in any convention.
         descent: how to look for them.
-        value_range: of floating-point images (`preprocessing.network_input`).
+        value_range: of floating-point images (`images.network_input`).
         track: is given the steps, and yields them: a progress bar.
 
     Returns:

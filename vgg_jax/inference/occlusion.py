@@ -12,7 +12,7 @@ from vgg_jax.errors import ConfigError
 from vgg_jax.fields import check_value, count
 from vgg_jax.inference import hooks, targets
 from vgg_jax.interop.network import Network
-from vgg_jax.nn.preprocessing import ValueRange
+from vgg_jax.nn.images import ValueRange
 
 Track = Callable[[Iterable], Iterable]  # shows how far a loop is; `iter` shows nothing
 
@@ -39,7 +39,7 @@ def occlusion(
         classes: numbers of classes, `[B]` or one for all; None: the most probable.
         patch: side of the square in pixels; 0: a quarter of the smaller side.
         stride: pixels between squares, at most `patch`; 0: a quarter of the square.
-        value_range: of floating-point images (`preprocessing.network_input`).
+        value_range: of floating-point images (`images.network_input`).
         track: is given the rows of squares, and yields them: a progress bar.
 
     Returns:

@@ -6,12 +6,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax.errors import ScopeParamShapeError
 
 from vgg_jax.errors import ConfigError
 from vgg_jax.interop import metadata
 from vgg_jax.interop.network import HEAD, Network
-from vgg_jax.nn.preprocessing import network_input
 
 INPUT, OUTPUTS = "images", ("logits", "probabilities")  # names in an exported file
 LAYOUTS = ("nhwc", "nchw")
@@ -55,7 +53,7 @@ class Classifier(NamedTuple):
         network = self.network
         if self.layout == "nchw":
             images = images.transpose(0, 2, 3, 1)
-        seen = network_input(images, network.preprocessing)
+        seen = network.seen(images, HEAD)
         logits = network.model.apply(network.variables, seen)
         assert isinstance(logits, jax.Array)
         return logits, jax.nn.softmax(logits)
@@ -99,19 +97,8 @@ def classifier(network: Network, *, size: int = 0, layout: str = "nhwc") -> Clas
         )
     network = network.configured(conv="lax", dtype=jnp.float32)
     made = Classifier(network, side, layout)
-    _check_size(made)
+    network.check_map((1, side, side, made.channels), HEAD)
     return made
-
-
-def _check_size(made: Classifier) -> None:
-    images = jax.ShapeDtypeStruct((1, *made.image_shape), jnp.uint8)
-    try:
-        jax.eval_shape(made, images)
-    except ScopeParamShapeError as error:
-        raise ConfigError(
-            f"size={made.size} is not that of {made.network.source}, whose dense "
-            f"layers take images of one size only: {made.network.size or 'its own'}"
-        ) from error
 
 
 def metadata_texts(card: Mapping[str, Any]) -> dict[str, str]:
