@@ -1,7 +1,7 @@
 """Explains an answer: what in a picture a network looks at, and what its channels see.
 
     python -m vgg_jax explain photo.jpg --weights=runs/quickstart
-    python -m vgg_jax explain photo.jpg --weights=runs/quickstart --class=dog \
+    python -m vgg_jax explain photo.jpg --weights=runs/quickstart --class=dog \\
         --channel=relu4_1:17 --out=why.png
 
 Writes one sheet, a page that holds all it shows (`.html`) or a picture (`.png`):
