@@ -78,6 +78,7 @@ def checkout(tmp_path_factory):
         for i in range(400):
             pixels = rng.integers(0, 256, (70, 80 + i % 9, 3), np.uint8)
             PIL.Image.fromarray(pixels).save(path / f"photos/{label}/{i}.png")
+    PIL.Image.fromarray(pixels).save(path / "photo.jpg")
     return path
 
 
@@ -158,7 +159,7 @@ def test_a_command(command, checkout, environ):
     if command == FOLDER and photos.exists():
         shutil.rmtree(photos)
     if re.search(
-        "vgg_jax (report|score|export)|init.path", command
+        "vgg_jax (report|score|export|explain)|init.path", command
     ):  # of runs there must be
         for name in re.findall(
             r"(?:--workdir|--weights|init.path)=runs/(\w+)", command

@@ -1,7 +1,7 @@
 """Explains an answer: what in a picture a network looks at, and what its channels see.
 
     python -m vgg_jax explain photo.jpg --weights=runs/quickstart
-    python -m vgg_jax explain photo.jpg --weights=runs/quickstart --class=dog \
+    python -m vgg_jax explain photo.jpg --weights=runs/quickstart --class=dog \\
         --channel=relu4_1:17 --out=why.png
 
 Writes one sheet, a page that holds all it shows (`.html`) or a picture (`.png`):
@@ -11,7 +11,7 @@ channels and the first filters; of a channel, what excites it and what its layer
 
 import argparse
 import difflib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -22,6 +22,7 @@ from vgg_jax.errors import ConfigError, RunError
 from vgg_jax.files import write_atomically
 from vgg_jax.inference.channels import channels_of
 from vgg_jax.inference.explain import Explanation, Wanted, explain
+from vgg_jax.inference.occlusion import Track
 from vgg_jax.interop import layer_names
 from vgg_jax.interop.load import load
 from vgg_jax.interop.network import HEAD, Network
@@ -147,7 +148,7 @@ def _wanted(network: Network, said: str) -> Wanted:
     return Wanted(name, int(number))
 
 
-def _bar(name: str) -> Callable[[Iterable], Iterator]:
+def _bar(name: str) -> Track:
     """Returns what shows a loop as a bar on a terminal, and nothing elsewhere."""
     console = Console(stderr=True)
     return lambda steps: track(

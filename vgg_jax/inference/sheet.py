@@ -122,7 +122,10 @@ def _guided(found: Explanation) -> Panel:
 
 
 def _integrated(found: Explanation) -> Panel:
-    shares, name = found.integrated.values.sum(-1), found.names[found.target]
+    shares, name = (
+        np.asarray(found.integrated.values).sum(-1),
+        found.names[found.target],
+    )
     most = float(np.percentile(abs(shares), _TAIL))
     return Panel(
         "Integrated gradients",
@@ -136,7 +139,7 @@ def _integrated(found: Explanation) -> Panel:
 
 
 def _active(found: Explanation) -> Section:
-    numbers, means, maps = found.channels
+    numbers, means, maps = map(np.asarray, found.channels)
     panels = [
         Panel(
             f"channel {number}",
@@ -148,8 +151,7 @@ def _active(found: Explanation) -> Section:
     ]
     text = (
         f"The {len(panels)} of {found.layer} with the largest mean activation: bright "
-        f"where a channel responds, each up to its own maximum. --channel="
-        f"{found.layer}:{numbers[0]} shows what the first looks for."
+        "where a channel responds, each up to its own maximum."
     )
     return Section("The most active channels", text, panels, small=True)
 
@@ -162,14 +164,14 @@ def _channel_section(found: Explanation, view: ChannelView) -> Section:
             "What it looks for",
             f"An image made from noise to excite {unit}, whose mean activation grew "
             f"from {excited.before:.2g} to {excited.after:.2g}.",
-            _bytes(excited.images),
+            _bytes(np.asarray(excited.images)),
         ),
         Panel(
             f"What {layer} knows",
             f"An image made from noise until its features in {layer} were those of the "
             f"picture, but for {100 * inverted.after:.2g}%: the layer does not tell "
             "what this lacks.",
-            _bytes(inverted.images),
+            _bytes(np.asarray(inverted.images)),
         ),
     ]
     if view.map is not None:

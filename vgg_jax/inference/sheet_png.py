@@ -2,6 +2,7 @@
 
 import io
 import textwrap
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -15,7 +16,7 @@ from vgg_jax.inference.sheet import Panel, Section
 _WIDTH = 12.0  # inches
 _DPI = 130
 _LARGE, _SMALL, _TINY = 4, 8, 16  # panels per row: of sentences, captions, filters
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.size": 10,
     "text.parse_math": False,
     "figure.facecolor": "#ffffff",  # reads on any page, as it brings its own
@@ -33,7 +34,7 @@ def draw(found: Explanation, title: str) -> bytes:
     heights = [2.7, *map(_height, sections)]
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(_WIDTH, sum(heights)))
-        parts = figure.subfigures(len(heights), 1, height_ratios=heights)
+        parts: Any = figure.subfigures(len(heights), 1, height_ratios=heights)
         _answer(parts[0], found, title)
         for part, section in zip(parts[1:], sections, strict=True):
             _section(part, section)
