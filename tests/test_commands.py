@@ -158,12 +158,9 @@ def test_a_command(command, checkout, environ):
         stopped_after_first_steps(FOLDER, checkout, environ)
     if command == FOLDER and photos.exists():
         shutil.rmtree(photos)
-    if re.search(
-        "vgg_jax (report|score|export|explain)|init.path", command
-    ):  # of runs there must be
-        for name in re.findall(
-            r"(?:--workdir|--weights|init.path)=runs/(\w+)", command
-        ):
+    of_a_run = r"(?:--workdir|--weights|init.path)=runs/(\w+)"  # which there must be
+    if re.search("vgg_jax (report|score|export|explain)|init.path", command):
+        for name in re.findall(of_a_run, command):
             if not (checkout / "runs" / name / "checkpoints").exists():
                 first = f"{sys.executable} main.py --config=configs/{name}.py"
                 stopped_after_first_steps(first, checkout, environ)

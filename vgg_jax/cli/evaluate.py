@@ -11,6 +11,7 @@ import argparse
 
 from rich.console import Console
 
+from vgg_jax.cli import weights_option
 from vgg_jax.cli.score import show
 from vgg_jax.data import datasets
 from vgg_jax.errors import ConfigError, choose
@@ -24,12 +25,7 @@ from vgg_jax.training.progress import Display
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
-    parser.add_argument(
-        "--weights",
-        default=zoo.DEFAULT,
-        help="what `vgg_jax.load` reads: a name of the zoo "
-        f"({', '.join(zoo.cards())}), a file, a workdir; default: {zoo.DEFAULT}",
-    )
+    weights_option.add(parser)
     parser.add_argument("--data", default="cifar10", help="default: cifar10")
     parser.add_argument("--split", default="test", help="TFDS split; default: test")
     parser.add_argument(

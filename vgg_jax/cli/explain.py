@@ -1,6 +1,6 @@
 """Explains an answer: what in a picture a network looks at, and what its channels see.
 
-    python -m vgg_jax explain photo.jpg --weights=runs/quickstart
+    python -m vgg_jax explain examples/pictures/dog.png
     python -m vgg_jax explain photo.jpg --weights=runs/quickstart --class=dog \\
         --channel=relu4_1:17 --out=why.png
 
@@ -17,6 +17,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
+from vgg_jax.cli import weights_option
 from vgg_jax.data import pictures
 from vgg_jax.errors import ConfigError, RunError
 from vgg_jax.files import write_atomically
@@ -27,7 +28,6 @@ from vgg_jax.interop import layer_names
 from vgg_jax.interop.load import load
 from vgg_jax.interop.network import HEAD, Network
 
-WEIGHTS = ""  # what is loaded where --weights is left out; "": it must be given
 _SIDE = 224  # pixels of the pictures of a network that does not say
 _NAME = "explain"  # of the sheet, numbered where there is one
 
@@ -35,13 +35,7 @@ _NAME = "explain"  # of the sheet, numbered where there is one
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     parser.add_argument("picture", type=Path, help="of any size and mode")
-    parser.add_argument(
-        "--weights",
-        default=WEIGHTS,
-        required=not WEIGHTS,
-        help="what `vgg_jax.load` reads: a file, a workdir"
-        + f"; default: {WEIGHTS}" * bool(WEIGHTS),
-    )
+    weights_option.add(parser)
     parser.add_argument(
         "--class",
         dest="target",

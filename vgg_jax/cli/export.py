@@ -15,9 +15,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vgg_jax.cli import weights_option
 from vgg_jax.errors import ConfigError, choose
 from vgg_jax.files import check_target
-from vgg_jax.interop import classifier, onnx_file, page, save, stablehlo
+from vgg_jax.interop import classifier, onnx_file, page, save, stablehlo, zoo
 from vgg_jax.interop.load import load
 from vgg_jax.runs.run_record import RunRecord
 from vgg_jax.runs.workdir import CONFIG
@@ -48,7 +49,7 @@ FORMATS: Mapping[str, _Format] = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options; those of one format are None unless they are given."""
     add = parser.add_argument
-    add("--weights", required=True, help="a weights file, or the workdir of a run")
+    weights_option.add(parser)
     add("--to", required=True, help=", ".join(FORMATS))
     add("--out", type=Path, help="file to write; default: named after the weights")
     add("--overwrite", action="store_true", help="replace the file if it is there")
@@ -94,7 +95,12 @@ def _given(options: argparse.Namespace, wanted: _Format) -> dict[str, Any]:
 
 
 def _facts(weights: Path) -> dict[str, str]:
-    """Returns what a finished run says of its network, for the card of the page."""
+    """Returns what the zoo or a finished run says of a network, for the page's card."""
+    if card := zoo.cards().get(str(weights)):
+        accuracy = card.accuracy[str(card.views)]
+        views = "view" if card.views == 1 else "views"
+        said = f"{accuracy:.2%} of its test images, by {card.views} {views}"
+        return {"Trained on": card.dataset, "Accuracy": said, "By": card.command}
     if not (weights / CONFIG).is_file() or not (record := RunRecord(weights)).result:
         return {}
     test = record.result["test"]

@@ -23,9 +23,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.text import Text
 
+from vgg_jax.cli import weights_option
 from vgg_jax.errors import ConfigError, RunError
 from vgg_jax.inference.predict import Prediction, predictions
-from vgg_jax.interop import zoo
 from vgg_jax.interop.load import load
 from vgg_jax.interop.network import Network
 
@@ -40,12 +40,7 @@ Rows = Iterable[tuple[Prediction, list[tuple[str, float]]]]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     parser.add_argument("pictures", nargs="+", help="files, or folders of them")
-    parser.add_argument(
-        "--weights",
-        default=zoo.DEFAULT,
-        help="what `vgg_jax.load` reads: a name of the zoo "
-        f"({', '.join(zoo.cards())}), a file, a workdir; default: {zoo.DEFAULT}",
-    )
+    weights_option.add(parser)
     parser.add_argument("--top", type=int, default=5, help="classes; default: 5")
     parser.add_argument("--views", type=int, default=1, help="1, 2 or 6; default: 1")
     parser.add_argument(

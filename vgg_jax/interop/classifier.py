@@ -90,6 +90,8 @@ def classifier(network: Network, *, size: int = 0, layout: str = "nhwc") -> Clas
     (3, 8, 8)
     """
     network.check_weights(HEAD)
+    if size < 0:
+        raise ConfigError(f"size={size} must be at least 1, or 0 for the network's own")
     if not (side := size or network.size):
         raise ConfigError(
             f"{network.source} does not say how large its images are: "

@@ -88,12 +88,8 @@ def save(
 
 def _read_runtime(given: str | Path) -> _Runtime:
     here = Path.cwd()
-    places = (
-        [Path(given)]
-        if given
-        else [folder / "node_modules" / PACKAGE for folder in (here, *here.parents)]
-    )
-    for place in places:
+    around = [folder / "node_modules" / PACKAGE for folder in (here, *here.parents)]
+    for place in [Path(given)] if given else around:
         parts = ("package.json", f"dist/{_MODULE}", f"dist/{_WASM}")
         files = [place / part for part in parts]
         if all(file.is_file() for file in files):

@@ -7,10 +7,12 @@ the classes, the preprocessing (which the program does itself) and where the wei
 from. JAX promises to read it for six months at least; the tests here keep one for good.
 """
 
+import contextlib
 import importlib
 import io
 import json
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -24,6 +26,7 @@ from vgg_jax.interop.network import Network
 PLATFORMS = ("cpu", "cuda", "tpu")
 SUFFIX = ".zip"
 PROGRAM, CARD = "program.stablehlo", "card.json"
+_PLACES = "jax_traceback_in_locations_limit"
 _DATE = (1980, 1, 1, 0, 0, 0)  # of the parts: the same network, the same bytes
 
 
@@ -70,7 +73,23 @@ def program(made: Classifier) -> bytes:
     (count,) = export.symbolic_shape("B")
     images = jax.ShapeDtypeStruct((count, *made.image_shape), "uint8")
     probabilities = jax.jit(lambda images: made(images)[1])
-    return bytes(export.export(probabilities, platforms=PLATFORMS)(images).serialize())
+    with _without_places():
+        exported = export.export(probabilities, platforms=PLATFORMS)(images)
+        return bytes(exported.serialize())
+
+
+@contextlib.contextmanager
+def _without_places() -> Iterator[None]:
+    """Leaves out of programs where in which source file each operation is from.
+
+    That would be paths of this machine, and other bytes after every change of a line.
+    """
+    before = jax.config.values[_PLACES]
+    jax.config.update(_PLACES, 0)
+    try:
+        yield
+    finally:
+        jax.config.update(_PLACES, before)
 
 
 def _zipped(parts: dict[str, str | bytes]) -> bytes:
