@@ -75,7 +75,7 @@ def axes_of(width: float, height: float) -> tuple[Figure, Axes]:
 def bars(names: Sequence[str], values: Sequence[float], *, title: str, x: str) -> str:
     """Returns horizontal bars of shares, shown in per cent."""
     with matplotlib.rc_context(STYLE):
-        figure, axes = axes_of(5.4, 0.7 + 0.26 * len(values))
+        figure, axes = axes_of(5.4, 1.1 + 0.24 * len(values))
         drawn = axes.barh(range(len(names)), [100 * v for v in values], color=_BLUE)
         axes.bar_label(drawn, fmt="%.1f", padding=3)
         axes.set_yticks(range(len(names)), [shorten(name) for name in names])
