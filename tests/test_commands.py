@@ -75,6 +75,7 @@ def checkout(tmp_path_factory):
         for i in range(400):
             pixels = rng.integers(0, 256, (70, 80 + i % 9, 3), np.uint8)
             PIL.Image.fromarray(pixels).save(path / f"photos/{label}/{i}.png")
+    PIL.Image.fromarray(pixels).save(path / "photo.jpg")
     return path
 
 
@@ -150,8 +151,12 @@ def test_a_command(command, checkout, environ):
         stopped_after_first_steps(FOLDER, checkout, environ)
     if command == FOLDER and photos.exists():
         shutil.rmtree(photos)
-    if re.search("vgg_jax (report|score)|init.path", command):  # of runs there must be
-        for name in re.findall(r"(?:--workdir|init.path)=runs/(\w+)", command):
+    if re.search(
+        "vgg_jax (report|score|explain)|init.path", command
+    ):  # of runs there must be
+        for name in re.findall(
+            r"(?:--workdir|--weights|init.path)=runs/(\w+)", command
+        ):
             if not (checkout / "runs" / name / "checkpoints").exists():
                 first = f"{sys.executable} main.py --config=configs/{name}.py"
                 stopped_after_first_steps(first, checkout, environ)

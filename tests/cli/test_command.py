@@ -51,7 +51,7 @@ def test_help_of_a_command(name, capsys):
 @pytest.mark.parametrize(
     "argv, said",
     [
-        (["fly"], "train, summary, score, report, sweep, folder"),
+        (["fly"], "train, summary, score, explain, report, sweep, folder"),
         (["report"], "--workdir"),
         (["report", "--wrkdir=x"], "--workdir"),
         (["score", "--workdir=x", "--config.lr=1"], "unknown option '--config.lr=1'"),

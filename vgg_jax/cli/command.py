@@ -19,6 +19,7 @@ COMMANDS = {
     "train": "train a network, or resume its run",
     "summary": "a network's layers and costs, before it runs",
     "score": "a run's weights again, with other views of an image",
+    "explain": "why a network says what it says of a picture",
     "report": "the page of a run, or a comparison of several",
     "sweep": "grids and searches of settings and seeds",
     "folder": "a data set from your own folders of pictures",
@@ -96,7 +97,7 @@ def _naming_the_extra(name: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "vgg_jax":
             raise
-        extra = "report" if name == "report" else "train"
+        extra = "report" if name in ("report", "explain") else "train"
         raise ConfigError(
             f"vgg {name} needs {error.name}, which is not installed here: "
             f"pip install 'vgg_jax[{extra}]'"

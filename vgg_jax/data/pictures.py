@@ -1,9 +1,11 @@
 """One picture of any kind: its pixels as 8 bits per channel, at one size."""
 
 import warnings
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
 
 _SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")  # Pillow's modes of grey pictures
 _BITS_PER_SAMPLE = 258  # TIFF tag
@@ -71,3 +73,23 @@ def fit(picture: PIL.Image.Image, size: int) -> PIL.Image.Image:
     picture = picture.resize((wide, high), PIL.Image.Resampling.BILINEAR)
     left, top = (wide - size) // 2, (high - size) // 2
     return picture.crop((left, top, left + size, top + size))
+
+
+def read(file: str | Path, size: int) -> np.ndarray:
+    """Returns a picture in a file, uint8 `[size, size, 3]`, upright, RGB, by `fit`.
+
+    Raises:
+        ValueError: it is no picture that has a conversion to RGB; the message is why.
+    """
+    try:
+        with PIL.Image.open(file) as picture:
+            upright = PIL.ImageOps.exif_transpose(picture)
+            return np.asarray(fit(rgb(upright), size))
+    except PIL.UnidentifiedImageError as error:
+        raise ValueError("it has no format that Pillow reads") from error
+    except MemoryError as error:
+        raise ValueError("it takes more memory than there is") from error
+    except OSError as error:
+        raise ValueError(error.strerror or str(error)) from error
+    except (SyntaxError, PIL.Image.DecompressionBombError) as error:
+        raise ValueError(str(error)) from error

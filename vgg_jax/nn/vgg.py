@@ -71,7 +71,10 @@ class Dropout(nn.Module):
 
 
 class Activations(nn.Module):
-    """Sows what passes, by name; a scope of its own, as layers bear the same names."""
+    """Sows what passes, by name; a scope of its own, as layers bear the same names.
+
+    The network goes on with what this returns, so that `inference.hooks` can change it.
+    """
 
     @nn.compact
     def __call__(self, name: str, x: jax.Array) -> jax.Array:
@@ -207,7 +210,7 @@ class VGG(nn.Module):
             if spec is specs[-1]:
                 x = self.logit_scale * x.astype(jnp.float32)
             if spec.kind in _SOWN:
-                sow(spec.name, x)
+                x = sow(spec.name, x)
             if spec.name == last:
                 break
         return x
