@@ -52,7 +52,7 @@ def collect(
     pictures: Callable[[np.ndarray], np.ndarray],
     samples: np.ndarray,
     filters: np.ndarray,
-    explain: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
+    explain: Callable[[np.ndarray, np.ndarray], np.ndarray | None] | None = None,
 ) -> Gallery:
     """Returns the gallery of a trained network.
 
@@ -63,7 +63,7 @@ def collect(
         samples: `[S, H, W, C]`, augmented training images, in any range.
         filters: float32 `[k, k, C, K]`, kernel of `conv1_1`.
         explain: heat maps `[E, h, w]` in [0, 1] of pictures `[E, H, W, C]` and their
-            guesses `[E]`; None to keep none.
+            guesses `[E]`; it, or what it returns, is None to keep none.
     """
     shifted = np.exp(logits - logits.max(1, keepdims=True))
     probabilities = shifted / shifted.sum(1, keepdims=True)
@@ -74,10 +74,9 @@ def collect(
     size = pictures(wrong[:1]).nbytes
     mistakes = chosen(wrong, labels, guesses, _MOST_BYTES // max(size, 1))
     kept = pictures(mistakes)
-    heat = None
+    maps = None
     if explain and len(mistakes):
-        first = mistakes[:MISTAKES]
-        heat = _bytes(explain(kept[:MISTAKES], guesses[first]))
+        maps = explain(kept[:MISTAKES], guesses[mistakes[:MISTAKES]])
     return Gallery(
         samples=stretch(samples),
         filters=filters,
@@ -86,7 +85,7 @@ def collect(
         confidence=confidence,
         mistakes=mistakes,
         pictures=kept,
-        heat=heat,
+        heat=None if maps is None else _bytes(maps),
     )
 
 
