@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+import vgg_jax
 from configs import default
 from vgg_jax.data import datasets
+from vgg_jax.inference.grad_cam import grad_cam
 from vgg_jax.nn.vgg import VGG
 from vgg_jax.runs import gallery
 from vgg_jax.training import loop
@@ -71,6 +73,22 @@ def test_the_pictures_are_those_of_the_first_update(run):
     np.testing.assert_array_equal(shown.samples, gallery.stretch(first[:32]))
 
 
+def test_the_mistakes_are_explained_by_the_tested_network(run):
+    """Grad-CAM as `vgg_jax.load` and `grad_cam` give it, each map up to its largest."""
+    workdir, _ = run
+    shown = gallery.load(workdir)
+    network = vgg_jax.load(workdir)
+    side = tiny().augment.resize
+    pictures = shown.pictures.astype(np.float32) / 255
+    seen = jax.image.resize(pictures, (len(pictures), side, side, 3), "bilinear")
+    guesses = shown.guesses[shown.mistakes]
+    maps = np.asarray(grad_cam(network, seen, guesses, value_range=(0, 1)))
+    largest = maps.max((1, 2), keepdims=True)
+    assert shown.heat.max() == 255
+    np.testing.assert_allclose(shown.heat, 255 * maps / (largest + 1e-12), atol=2)
+    assert (workdir / "report.html").read_text().count('class="heat"') >= len(pictures)
+
+
 def test_a_class_without_a_test_image_is_named(run):
     workdir, _ = run
     result = json.loads((workdir / "result.json").read_text())
@@ -80,6 +98,7 @@ def test_a_class_without_a_test_image_is_named(run):
     assert sorted(result["test"]["per_class"]) == present != sorted(CLASSES)
     shown = gallery.load(workdir)
     text = (workdir / "report.html").read_text()
+    text = text[text.index("The most confident mistakes") :]
     told = re.findall(r"<b>(\w+)</b> \d+%<br>\s*is (\w+)</figure>", text)
     assert told == [
         (CLASSES[shown.guesses[place]], CLASSES[labels[place]])

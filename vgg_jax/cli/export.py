@@ -1,8 +1,8 @@
 """Writes a network for other programs: StableHLO, ONNX, safetensors, or a page.
 
-    python -m vgg_jax export --weights=runs/quickstart --to=stablehlo
-    python -m vgg_jax export --weights=runs/quickstart --to=onnx --layout=nchw
-    python -m vgg_jax export --weights=runs/quickstart --to=safetensors --dtype=bfloat16
+    python -m vgg_jax export --to=stablehlo
+    python -m vgg_jax export --to=onnx --layout=nchw
+    python -m vgg_jax export --weights=speedrun --to=safetensors --dtype=bfloat16
     python -m vgg_jax export --weights=runs/quickstart --to=html --out=classify.html
 
 StableHLO and ONNX take uint8 pictures and return probabilities: the preprocessing is

@@ -40,10 +40,12 @@ def run(options: argparse.Namespace) -> None:
         RunError: a directory holds no run, or the page cannot be written.
     """
     records = [RunRecord(workdir) for workdir in options.workdir]
-    name, text = report.FILE, report.page(records[0])
-    if len(records) > 1:
-        name, text = comparison.FILE, comparison.page(records)
+    name = comparison.FILE if len(records) > 1 else report.FILE
     path = options.out or options.workdir[0] / name
+    if len(records) > 1:
+        text = comparison.page(records, path.parent)
+    else:
+        text = report.page(records[0], path.parent)
     try:
         write_atomically(path, text)
     except OSError as error:

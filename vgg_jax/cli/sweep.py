@@ -20,14 +20,14 @@ validation split.
 
 import argparse
 import json
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
 from vgg_jax.cli import config_file, settings_check
 from vgg_jax.errors import ConfigError, RunError
 from vgg_jax.files import write_atomically
-from vgg_jax.runs import comparison, devices, launcher, sweep_grid
+from vgg_jax.runs import comparison, devices, launcher, report, sweep_grid
+from vgg_jax.runs.setting import spread
 from vgg_jax.runs.sweep import Sweep
 from vgg_jax.runs.workdir import claim
 
@@ -86,7 +86,10 @@ def _sweep(sweep: Sweep, options: argparse.Namespace, workdir: Path) -> None:
     rows = sweep.ranked_and_tested(settings)
     write_atomically(workdir / "sweep.json", json.dumps(rows, indent=2) + "\n")
     names = dict.fromkeys(name for s in settings for name in sweep.names(s))
-    page = comparison.page([sweep.records[name] for name in names])
+    for name in names:  # the page links to them
+        if not (workdir / name / report.FILE).exists():
+            report.write(workdir / name)
+    page = comparison.page([sweep.records[name] for name in names], workdir)
     write_atomically(workdir / comparison.FILE, page)
     _show(rows)
     print(workdir / comparison.FILE)
@@ -101,16 +104,5 @@ def _show(rows: Sequence[dict]) -> None:
     width = max(len(row["setting"]) for row in rows)
     print(f"{'setting':{width}}  {'validation %':>15}  {'test %':>15}  seeds")
     for row in rows:
-        cells = (f"{_spread(row[key]):>15}" for key in ("validation", "test"))
+        cells = (f"{spread(row[key]):>15}" for key in ("validation", "test"))
         print(f"{row['setting']:{width}}  {'  '.join(cells)}  {len(row['validation'])}")
-
-
-def _spread(values: Sequence[float | None]) -> str:
-    """Returns mean and standard deviation over the seeds, in per cent."""
-    known = [value for value in values if value is not None]
-    if len(known) < len(values):
-        return "-"
-    text = f"{100 * statistics.mean(known):.2f}"
-    if len(known) > 1:
-        text += f" +- {100 * statistics.stdev(known):.2f}"
-    return text

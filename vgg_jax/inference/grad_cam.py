@@ -13,7 +13,7 @@ from vgg_jax.interop.network import Network
 from vgg_jax.nn.images import ValueRange
 
 _BODY_ENDS = ("adaptive_average", "flatten", "average")  # kinds of layers
-_LEAST = 7  # height and width of a map that still says where
+_LEAST = 4  # height and width of a map that still says where
 
 
 def grad_cam(
@@ -94,11 +94,11 @@ def map_layer(network: Network, unit: jax.Array, layer: str) -> str:
 
 
 def default_layer(network: Network, size: tuple[int, int]) -> str:
-    """Returns the last ReLU of the body whose map has at least 7 pixels a side.
+    """Returns the last ReLU of the body whose map has at least 4 pixels a side.
 
     At 224 pixels that is the last of all, with 14, as in the paper. At 32 pixels the
-    last map has 2 a side, and says nothing of places: then it is `relu3_3`, or its
-    like, with 8. The first ReLU, where the image itself is smaller.
+    last map has 2 a side, and says nothing of places: then it is `relu4_3`, or its
+    like, with 4. The first ReLU, where the image itself is smaller.
 
     Args:
         network: see `Network`.
@@ -108,7 +108,7 @@ def default_layer(network: Network, size: tuple[int, int]) -> str:
     >>> from vgg_jax.nn.vgg import VGG
     >>> network = random(VGG("A", 10, width=0.125, head="compact"), "unit")
     >>> default_layer(network, (32, 32)), default_layer(network, (224, 224))
-    ('relu3_2', 'relu5_2')
+    ('relu4_2', 'relu5_2')
     """
     specs = [spec for spec in network.model.layers(size) if spec.kind == "relu"]
     maps = [spec.name for spec in specs if min(spec.size) >= _LEAST]

@@ -6,10 +6,13 @@ figures, which escape their own text, are the one exception.
 
 import base64
 import io
+import os
+import urllib.parse
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import matplotlib
 import numpy as np
 import PIL.Image
 
@@ -29,22 +32,43 @@ def png(pixels: np.ndarray) -> str:
     """Returns a picture as a `data:` address, which the page itself holds.
 
     Args:
-        pixels: uint8 `[H, W, C]`, with 1 or 3 channels.
+        pixels: uint8 `[H, W, C]`, with 1, 3 or 4 channels (the last: opacity).
     """
     buffer = io.BytesIO()
     PIL.Image.fromarray(pixels.squeeze()).save(buffer, "PNG")
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
+def heat(strength: np.ndarray) -> str:
+    """Returns a heat map to lay over a picture, transparent where it is weak.
+
+    Args:
+        strength: uint8 `[h, w]`.
+    """
+    colours = matplotlib.colormaps["turbo"](strength)
+    colours[..., 3] = np.clip(1.5 * strength / 255, 0, 0.6)
+    return png(np.round(255 * colours).astype(np.uint8))
+
+
+def link(file: Path, directory: Path) -> str:
+    """Returns the address of a file, relative to a directory; "" if it is not there."""
+    if not file.exists():
+        return ""
+    path = os.path.relpath(file.absolute(), directory.absolute())
+    return urllib.parse.quote(os.fsencode(path))
+
+
 def duration(seconds: float) -> str:
     """Returns a duration as text.
 
-    >>> duration(3_900), duration(303)
-    ('1 h 05 min', '5 min 03 s')
+    >>> duration(3_900), duration(303), duration(57)
+    ('1 h 05 min', '5 min 03 s', '57 s')
     """
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s"
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"
 
 
 _ENVIRONMENT = jinja2.Environment(
@@ -54,4 +78,4 @@ _ENVIRONMENT = jinja2.Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_ENVIRONMENT.filters |= {"png": png}
+_ENVIRONMENT.filters |= {"png": png, "heat": heat}

@@ -11,9 +11,11 @@ import numpy as np
 from vgg_jax import backend
 from vgg_jax.data import batches
 from vgg_jax.data.description import description
-from vgg_jax.errors import RunError
+from vgg_jax.errors import ConfigError, RunError
 from vgg_jax.evaluation import metrics
 from vgg_jax.evaluation.exact import Evaluation
+from vgg_jax.inference.grad_cam import grad_cam
+from vgg_jax.interop import trained
 from vgg_jax.runs import gallery, metric_log
 from vgg_jax.training.session import Session
 from vgg_jax.training.step import TrainState, network_input
@@ -80,8 +82,35 @@ def _keep_gallery(session: Session, state: TrainState, test: Evaluation) -> None
         pictures=lambda index: session.dataset.test.take(index)[0],
         samples=_samples(session),
         filters=np.asarray(state.params["conv1_1"]["kernel"]),
+        explain=partial(_heat, session),
     )
     gallery.save(session.workdir, shown)
+
+
+def _heat(
+    session: Session, pictures: np.ndarray, guesses: np.ndarray
+) -> np.ndarray | None:
+    """Returns where the tested network saw its guesses, by Grad-CAM.
+
+    None where it cannot say, as of grey images: the result does not wait for that.
+
+    Args:
+        session: the run, whose checkpoint is read.
+        pictures: uint8 `[E, H, W, 3]`.
+        guesses: int `[E]`, classes.
+
+    Returns:
+        float32 `[E, h, w]`, the largest value of each map 1.
+    """
+    try:
+        network = trained.read(session.workdir).configured(conv="lax")
+        side = session.config.augment.resize or pictures.shape[1]
+        size = (len(pictures), side, side, pictures.shape[-1])
+        seen = jax.image.resize(pictures.astype(np.float32) / 255, size, "bilinear")
+        maps = np.asarray(grad_cam(network, seen, guesses, value_range=(0, 1)))
+    except (ConfigError, RunError):
+        return None
+    return maps / np.maximum(maps.max((1, 2), keepdims=True), 1e-12)
 
 
 def _samples(session: Session) -> np.ndarray:

@@ -80,6 +80,7 @@ def train(
                     raise _stopped(session, "before the test")
                 text = checked_json.dumps(result, indent=2)
                 write_atomically(workdir / RESULT, text + "\n")
+                (workdir / report.FILE).unlink(missing_ok=True)  # made before the test
         else:
             say(f"{workdir} is finished; its result:")
         progress.show_result(console, result)
