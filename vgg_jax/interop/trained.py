@@ -19,7 +19,7 @@ from vgg_jax.runs.workdir import CHECKPOINTS, CONFIG
 
 _OWN = "data"  # the preprocessing that a run computes from its training images
 _INIT = "init"  # that of the network that the run started from
-_SIZES = {"cifar10": 32, "cifar10_sample": 32}  # pixels
+_SIZES = {"cifar10": 32, "cifar100": 32, "cifar10_sample": 32}  # pixels
 
 
 def read(path: Path, which: str = "") -> Network:
