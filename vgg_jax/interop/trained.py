@@ -17,7 +17,7 @@ from vgg_jax.runs import checkpoint_record, weights
 from vgg_jax.runs.run_record import RunRecord
 from vgg_jax.runs.workdir import CHECKPOINTS, CONFIG
 
-_SIZES = {"cifar10": 32, "cifar10_sample": 32}  # pixels
+_SIZES = {"cifar10": 32, "cifar100": 32, "cifar10_sample": 32}  # pixels
 
 
 def read(path: Path, which: str = "") -> Network:

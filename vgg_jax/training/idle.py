@@ -50,7 +50,7 @@ _PATH = Need("init.path", bool, "init.path to a run or a file")
 
 NEEDS: Mapping[str, tuple[Need, ...]] = {
     "data.data_dir": (_FILES,),
-    "data.archive_dir": (_one_of("data.name", "cifar10"),),
+    "data.archive_dir": (_one_of("data.name", "cifar10", "cifar100"),),
     "init.layers": (_PATH,),
     "augment.crop_mode": (_above_0("augment.crop"),),
     "model.norm_scale": (_BATCH_NORM,),
