@@ -11,7 +11,13 @@ import numpy as np
 from safetensors.numpy import save_file
 
 import vgg_jax
-from vgg_jax.inference.losses import content_loss, perceptual_loss, style_loss
+from vgg_jax.evaluation.linear import Labelled, linear_probe
+from vgg_jax.inference.losses import (
+    content_loss,
+    perceptual_loss,
+    style_loss,
+    total_variation,
+)
 from vgg_jax.inference.lpips import load_heads
 from vgg_jax.inference.manifold import precision_recall
 from vgg_jax.nn.preprocessing import PREPROCESSING
@@ -29,7 +35,7 @@ def trunk(variant: str = "D", preprocessing: str = "imagenet", **fields: Any):
 
 def small(**fields: Any) -> vgg_jax.Network:
     """Returns a network of two stages."""
-    model = vgg_jax.VGG("conv3-4 | conv3-8 |", 10, head="compact", **fields)
+    model = vgg_jax.VGG("conv3-4 | conv3-8 |", 10, **{"head": "compact"} | fields)
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros(UNIT.shape))
     params = jax.tree.map(lambda s: np.full(s.shape, 0.1, "f4"), shapes["params"])
     return vgg_jax.Network(
@@ -77,8 +83,20 @@ def _forward_mode(_: Path) -> Any:
     return jax.jvp(see, (jnp.asarray(UNIT),), (jnp.ones(UNIT.shape),))
 
 
+def _total(images: Any) -> Any:
+    found = vgg_jax.features(small(), images, ["pool2"], value_range=(0, 1))
+    return found["pool2"].sum()
+
+
 def _loses_a_layer(loss: Callable, **activations: Any) -> Use:
     return lambda _: loss(activations, {"relu1_1": jnp.asarray(UNIT)})
+
+
+def _probes(scale: Any = 1, tested: int = 9, **said: Any) -> Any:
+    labels = np.arange(9) % 2 * scale
+    train = Labelled(np.ones((9, 4)), labels)
+    test = Labelled(np.ones((tested, 4)), labels[:tested])
+    return linear_probe(train, test, **said)
 
 
 _perceptual = partial(perceptual_loss, value_range=(0, 1), content=["relu2_1"])
@@ -95,15 +113,38 @@ IMAGES: dict[str, Use] = {
         np.where(UNIT > 0.9, np.nan, UNIT), value_range=(0, 1)
     ),
     "white below black": sees(UNIT, value_range=(1, 0)),
+    "[0, 255] said to be [0, 1], under jax.grad": lambda _: jax.grad(_total)(
+        UNIT * 255
+    ),
+    "a range that is two letters": sees(UNIT, value_range="01"),
     "a range that is a word": sees(UNIT, value_range="unit"),
     "channels first": sees(BYTES.transpose(0, 3, 1, 2)),
     "one image, without a batch": sees(BYTES[0]),
     "a grey image": sees(BYTES[..., :1]),
     "an image with transparency": sees(BYTES.repeat(2, -1)[..., :4]),
+    "a grey image for statistics of one number": lambda _: vgg_jax.features(
+        small().replace(preprocessing=PREPROCESSING["unit"]), BYTES[..., :1], ["pool2"]
+    ),
+    "channels first for statistics of one number": lambda _: vgg_jax.features(
+        small().replace(preprocessing=PREPROCESSING["unit"]),
+        BYTES.transpose(0, 3, 1, 2),
+        ["pool2"],
+    ),
+    "images of another size than the head's": lambda _: small(
+        head="paper", hidden=(6,)
+    )(BYTES[:, :16, :16]),
+    "a path for images": sees("dog.png"),
+    "images of two sizes": sees([UNIT[0], UNIT[0, :16]], value_range=(0, 1)),
+    "a path for a network": lambda _: vgg_jax.features("vgg.safetensors", BYTES),
     "an image that vanishes before the layer": sees(BYTES[:, :3, :3]),
     "a layer that is unknown": sees(BYTES, ["relu3_3"]),
     "a layer in another program's numbers": sees(BYTES, ["features.29"]),
     "a layer that is not in a tuple": sees(BYTES, "relu1_1"),
+    "a layer that is a number": sees(BYTES, 5),
+    "a layer in a list in a list": sees(BYTES, [["pool2"]]),
+    "a layer of content that is not in a tuple": lambda _: perceptual_loss(
+        small(), UNIT, UNIT, value_range=(0, 1), content="relu2_1"
+    ),
     "no layer": sees(BYTES, []),
     "logits of a network without a head": lambda _: _headless(
         small().replace(variables={"params": {"conv1_1": 0, "conv2_1": 0}})
@@ -119,6 +160,10 @@ IMAGES: dict[str, Use] = {
     "a loss that is compared with other layers": _loses_a_layer(
         content_loss, relu1_2=jnp.asarray(UNIT)
     ),
+    "the total variation of uint8": lambda _: total_variation(jnp.asarray(BYTES)),
+    "the total variation of an image without a batch": lambda _: total_variation(
+        jnp.asarray(UNIT[0])
+    ),
     "the style of a dense layer": _loses_a_layer(style_loss, relu1_1=jnp.ones((2, 3))),
     "LPIPS on a random trunk": compares(lambda: _random(trunk(), "conv1_1")),
     "LPIPS on VGG-19": compares(lambda: trunk("E")),
@@ -129,6 +174,12 @@ IMAGES: dict[str, Use] = {
     "LPIPS with average pooling": compares(lambda: trunk(pool="average")),
     "LPIPS of images of two sizes": compares(trunk, UNIT[:, :16]),
     "LPIPS of an image and a batch": compares(trunk, UNIT[:1]),
+    "LPIPS with the path of its heads": lambda _: vgg_jax.lpips(
+        trunk(), UNIT, UNIT, value_range=(0, 1), heads="vgg.pth"
+    ),
+    "LPIPS with one head": lambda _: vgg_jax.lpips(
+        trunk(), UNIT, UNIT, value_range=(0, 1), heads=(np.ones(64),)
+    ),
     "AlexNet's heads of LPIPS": reads_heads(_alexnet),
     "four heads of LPIPS": reads_heads(
         lambda heads: heads.pop("lin4.model.1.weight") is None
@@ -139,6 +190,16 @@ IMAGES: dict[str, Use] = {
     "precision and recall of three images": lambda _: precision_recall(
         np.zeros((3, 8)), np.zeros((9, 8))
     ),
+    "precision and recall with no neighbour": lambda _: precision_recall(
+        np.ones((9, 8)), np.ones((9, 8)), neighbours=0
+    ),
+    "precision and recall of NaN": lambda _: precision_recall(
+        np.full((9, 8), np.nan), np.ones((9, 8))
+    ),
+    "a linear probe of strength 0": lambda _: _probes(strengths=(0,)),
+    "a linear probe of one strength": lambda _: _probes(strengths=1.0),
+    "a linear probe of labels in floating point": lambda _: _probes(1.0),
+    "a linear probe of no test images": lambda _: _probes(tested=0),
     "precision and recall of two networks' features": lambda _: precision_recall(
         np.zeros((9, 8)), np.zeros((9, 4))
     ),

@@ -114,6 +114,20 @@ def test_bfloat16_and_average_pooling():
     np.testing.assert_allclose(averaged["pool1"], blocks, rtol=1e-5, atol=1e-6)
 
 
+def test_images_need_be_large_enough_for_the_last_layer_only():
+    """Pools that come after it do not count: relu5_3 of VGG-16 has four before it."""
+    small = random(VGG("D", 5, width=0.0625, head="compact"), "imagenet", size=32)
+    see = lambda side, layer: jax.eval_shape(
+        lambda x: unit(small, x, [layer]), jnp.zeros((1, side, side, 3))
+    )
+    assert see(1, "relu1_2")["relu1_2"].shape == (1, 1, 1, 4)
+    assert see(16, "relu5_3")["relu5_3"].shape == (1, 1, 1, 32)
+    with pytest.raises(
+        ConfigError, match="halves them 4 times and needs at least 16x16"
+    ):
+        see(15, "relu5_3")
+
+
 @pytest.mark.parametrize("value, said", [(1.5, "1.5"), (jnp.nan, "nan")])
 def test_a_checked_program_reports_values_out_of_range(value, said):
     program = jax.jit(lambda x: unit(NETWORK, x, LAYERS))

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 from rich.console import Console
+from safetensors.numpy import save_file
 
 import vgg_jax
 from configs import default
@@ -177,6 +178,19 @@ def test_what_has_the_classes_of_imagenet(
     network = vgg_jax.load(PEERS / name)
     assert network.model.variant == "D" and network.size == size
     assert network.preprocessing == PREPROCESSING[preprocessing]
+
+
+@pytest.mark.parametrize("widths, side", [((4, 8), 5), ((8, 2), 3)])
+def test_the_size_of_training_is_read_off_the_first_dense_layer(widths, side, tmp_path):
+    """Keras' names; two pools leave a quarter of the side, whatever the widths."""
+    shapes = {"block1_conv1": (3, 3, 3, widths[0])}
+    shapes |= {"block2_conv1": (3, 3, *widths), "fc1": (side**2 * widths[1], 6)}
+    shapes |= {"fc2": (6, 5), "predictions": (5, 7)}
+    tensors = {f"{name}/kernel": np.zeros(s, "f4") for name, s in shapes.items()}
+    tensors |= {f"{name}/bias": np.zeros(s[-1], "f4") for name, s in shapes.items()}
+    save_file(tensors, tmp_path / "keras.safetensors")
+    network = vgg_jax.load(tmp_path / "keras.safetensors", preprocessing="keras")
+    assert network.size == 4 * side
 
 
 def test_a_name_with_its_sum(tmp_path):

@@ -1,6 +1,8 @@
 """A network that was saved is the network that is loaded: every field, every bit."""
 
+import hashlib
 import json
+import tracemalloc
 from functools import partial
 
 import jax
@@ -11,6 +13,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 import vgg_jax
+from benchmarks import wrong_uses
 from vgg_jax.interop.arrays import checksum
 from vgg_jax.nn.architecture import HEADS
 from vgg_jax.nn.preprocessing import PREPROCESSING, Preprocessing
@@ -166,7 +169,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     monkeypatch.setattr("os.fsync", lambda number: (_ for _ in ()).throw(full))
     with pytest.raises(vgg_jax.RunError, match="No space left on device"):
         vgg_jax.save(small(head="adaptive"), path, overwrite=True)
-    assert path.read_bytes() == before
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 
 def test_a_loaded_network_goes_through_jit(tmp_path):
@@ -176,3 +179,54 @@ def test_a_loaded_network_goes_through_jit(tmp_path):
     np.testing.assert_allclose(
         call(vgg_jax.load(path), IMAGES), saved(IMAGES), rtol=1e-6
     )
+
+
+def test_running_averages_stay_float32(tmp_path):
+    """float16 ends at 65,504 and 6e-8; a variance is beyond where a channel is."""
+    saved, path = small(head="compact"), tmp_path / "vgg.safetensors"
+    stats = saved.variables["batch_stats"]
+    stats["bn1_1"]["var"] = jnp.array([1e6, 1e-9, 1.0, 2.0])
+    vgg_jax.save(saved, path, dtype="float16")
+    loaded = vgg_jax.load(path).variables["batch_stats"]
+    jax.tree.map(np.testing.assert_array_equal, loaded, stats)
+
+
+def test_numbers_of_numpy_and_paths_are_saved(tmp_path):
+    path, saved = tmp_path / "vgg.safetensors", small(head="compact")
+    model = saved.model.clone(num_classes=np.int64(3))
+    saved = saved.replace(model=model, size=np.int64(28), source=path)
+    vgg_jax.save(saved, path)
+    assert_same(vgg_jax.load(path), saved.replace(source=str(path)))
+
+
+@pytest.mark.parametrize("convention", ["torchvision", "timm"])
+def test_bgr_goes_into_the_first_layer(convention, tmp_path):
+    """What feeds torchvision's networks has no order of channels, only statistics."""
+    path, saved = tmp_path / "vgg.safetensors", small(head="adaptive")
+    saved = saved.replace(preprocessing=PREPROCESSING["keras"])
+    vgg_jax.save(saved, path, convention=convention)
+    loaded = vgg_jax.load(path)
+    keras = PREPROCESSING["keras"]
+    assert loaded.preprocessing == Preprocessing(keras.mean, keras.std, "RGB")
+    kernel = np.asarray(saved.variables["params"]["conv1_1"]["kernel"])
+    written = load_file(path)["features.0.weight"]
+    np.testing.assert_array_equal(written, kernel[:, :, ::-1].transpose(3, 2, 0, 1))
+    np.testing.assert_allclose(loaded(IMAGES), saved(IMAGES), rtol=1e-5)
+
+
+def test_other_weights_are_not_those_of_the_file(tmp_path):
+    """A program that trained says so; what is loaded has the sum of its file."""
+    path, saved = tmp_path / "vgg.safetensors", small(head="compact")
+    vgg_jax.save(saved.with_variables(saved.variables), path)
+    loaded = vgg_jax.load(path)
+    assert loaded.source == str(path) and loaded.random_layers == ()
+    assert loaded.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_what_a_file_declares_is_not_allocated():
+    """Its ones would be 400 MB."""
+    tracemalloc.start()
+    wrong_uses.told(wrong_uses.WEIGHTS["a saved file that declares gigabytes"])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 50e6

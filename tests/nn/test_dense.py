@@ -58,6 +58,7 @@ def test_types_are_those_of_the_network():
         ((28, 28), (24, 40), "fc8", "give maps of 6x10, .* 7x7 .* at least 28x28"),
         ((28, 32), (28, 32), "fc8", "fc6 has 896 inputs, which are no square map"),
         ((28, 28), (28, 28), "fc9", "last='fc9' is unknown"),
+        ((28, 28), (28, 28), "flatten", "last='flatten' has no map"),
     ],
 )
 def test_what_cannot_be_applied(trained, seen, last, message):

@@ -7,6 +7,7 @@ B, D and E at 1000 classes are also what torchvision and Keras publish (11/13/16
 import math
 import re
 from functools import cache, partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -431,6 +432,18 @@ def test_pooled_early():
 def test_no_images(head):
     logits, _ = activation_shapes(batch=0, variant="A", head=head, num_classes=7)
     assert logits.shape == (0, 7)
+
+
+def test_lists_are_taken_and_hashable():
+    """As a static argument of `jax.jit` is."""
+    model = VGG("conv1-1 |", 3, hidden=[8], frozen=["fc*"])
+    assert hash(model) == hash(VGG("conv1-1 |", 3, hidden=(8,), frozen=("fc*",)))
+
+
+def test_a_size_is_height_and_width():
+    size: Any = 224
+    with pytest.raises(ConfigError, match=r"size=224 .* \(224, 224\)"):
+        architecture.layers("D", size=size)
 
 
 # torch.nn.AdaptiveAvgPool2d(7) of torch 2.13 on arange(length): mean of each window.

@@ -271,7 +271,7 @@ def test_a_recipe_knows_the_numbers_of_its_data():
     split = Split(images, np.zeros(4, np.int32))
     black = Split(images[:2] * 0, np.zeros(2, np.int32))
     settings = default.get_config()
-    settings.data.name = "photos"
+    settings.data.name, settings.model.variant = "photos", "conv3-8 |"
     dataset = Dataset("photos", tuple("ab"), split, black, black)
     augment = recipe.build(resolve(settings), dataset, steps_per_epoch=1).augment
     assert augment.measured == (pytest.approx((0.4,) * 3), pytest.approx((0.2,) * 3))
@@ -281,6 +281,13 @@ def test_a_recipe_knows_the_numbers_of_its_data():
     settings.augment.normalize = "cifar10"
     named = recipe.build(resolve(settings), dataset, steps_per_epoch=1).augment
     assert named.normalize == "cifar10" and named.measured is None
+
+
+def test_images_that_vanish_in_the_pools_are_told_with_the_remedy():
+    split = Split(np.zeros((4, 28, 30, 3), np.uint8), np.zeros(4, np.int32))
+    dataset = Dataset("digits", tuple("ab"), split, split, split)
+    with pytest.raises(ConfigError, match="28 pixels.* set augment.resize=32 or more"):
+        recipe.build(resolve(default.get_config()), dataset, steps_per_epoch=1)
 
 
 def test_wrong_gradients_are_refused(monkeypatch):

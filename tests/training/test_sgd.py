@@ -234,3 +234,20 @@ def test_a_rate_that_is_none_is_told(entry):
 def test_a_rate_of_no_layer_is_told():
     with pytest.raises(ConfigError, match="optimizer.layer_rates='fc9' matches no"):
         run(layer_rates=("fc9=2",))
+
+
+def test_of_several_rates_for_a_layer_the_last_decides():
+    """Of a pattern that is repeated, too: its place is where it stands last."""
+    rates = ("conv*=2", "conv1_1=10", "conv*=3", "bn*=5")
+    plain, scaled = (
+        SGD(momentum=0.0, weight_decay=0.0, layer_rates=entries).transformation()
+        for entries in ((), rates)
+    )
+    params = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), START)
+    updates, expected = (
+        transform.update(params, transform.init(params), params, learning_rate=0.5)[0]
+        for transform in (scaled, plain)
+    )
+    for layer, factor in (("conv1_1", 3), ("bn1_1", 5)):
+        for name, update in updates[layer].items():
+            np.testing.assert_allclose(update, factor * expected[layer][name])
