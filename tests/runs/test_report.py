@@ -342,12 +342,22 @@ def test_the_names_in_the_results_kept_here():
         assert got == [n if n in known else str(i) for i, n in enumerate(names)]
 
 
-# Titles itself: figures drawn, pictures shown, whether the page is wider than a phone.
-LOOK = """<script>document.title = [
+# Titles itself: figures drawn, pictures shown, whether the page is wider than a phone,
+# lines that the legend's first box hides, and the values under a pointer at the left.
+LOOK = """<script>
+const first = document.querySelector("svg[data-points]");
+const box = first.getBoundingClientRect();
+const at = { clientX: box.left + 1, clientY: box.top + 50 };
+first.dispatchEvent(new PointerEvent("pointermove", at));
+const said = document.getElementById("values").innerText.split(/[\\n:]/)[0];
+document.querySelector(".legend input").click();
+const hidden = [...first.querySelectorAll(".series-0")].filter(
+  line => getComputedStyle(line).display === "none").length;
+document.title = [
   [...document.querySelectorAll('svg')].filter(
     s => s.getBoundingClientRect().height > 50).length,
   [...document.querySelectorAll('img')].filter(i => i.naturalWidth > 0).length,
-  document.documentElement.scrollWidth > innerWidth,
+  document.documentElement.scrollWidth > innerWidth, hidden, said,
 ]</script>"""
 
 
@@ -385,5 +395,5 @@ def test_in_a_browser(tmp_path, runs, drawn, pictures):
         timeout=60,
     )
     title = re.search(r"<title>(.*?)</title>", done.stdout)[1]
-    assert title == f"{drawn},{pictures},false"
+    assert title == f"{drawn},{pictures},false,1,epoch 1"
     assert "CONSOLE" not in done.stderr

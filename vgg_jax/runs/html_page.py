@@ -46,7 +46,7 @@ def heat(strength: np.ndarray) -> str:
         strength: uint8 `[h, w]`.
     """
     colours = matplotlib.colormaps["turbo"](strength)
-    colours[..., 3] = np.clip(1.5 * strength / 255, 0, 0.6)
+    colours[..., 3] = 0.75 * (strength / 255) ** 1.5
     return png(np.round(255 * colours).astype(np.uint8))
 
 
