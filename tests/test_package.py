@@ -33,6 +33,12 @@ def lines(name):
     return {x for x in text.splitlines() if x and x[0] not in "#-"}
 
 
+def test_the_citation_names_this_version():
+    """`cffconvert --validate` says whether the file is valid."""
+    text = (ROOT / "CITATION.cff").read_text()
+    assert f"\nversion: {vgg_jax.__version__}\n" in text
+
+
 def test_requirements_are_those_of_the_package():
     extras = PROJECT["optional-dependencies"]
     train = {*PROJECT["dependencies"], *extras["train"], *extras["report"]}

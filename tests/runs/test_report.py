@@ -119,6 +119,11 @@ def test_a_finished_run(tmp_path):
     assert "81.25%" in text and "5 min 00 s" in text and "python main.py" in text
     assert "2 &lt;CPU&gt; cores" in text
     assert page.tags.count("svg") >= 5
+    assert "test top-5" not in text  # of three classes it is 100%
+    assert text.count("python main.py") == 1 and "includes compiling" in text
+    assert "page.html" not in page.links
+    (tmp_path / "mine" / report.EXPORTED).write_text("")
+    assert "page.html" in Checker(report.write(tmp_path / "mine").read_text()).links
     assert "learning rate drops" in text
     assert "prefers-color-scheme: dark" in text and "width=device-width" in text
 

@@ -66,7 +66,7 @@ def flattened(lines: Sequence[Line]) -> bool:
     later = np.concatenate(later)
     if not later.size or values.min() <= 0:
         return False
-    return values.max() - values.min() > _FLAT * (later.max() - values.min())
+    return bool(np.ptp(values) > _FLAT * (later.max() - values.min()))
 
 
 def curves(
