@@ -182,7 +182,7 @@ def test_the_command_writes_what_was_asked_for(weights, tmp_path, capsys, monkey
             "not in node_modules: npm install onnxruntime-web@1.30",
         ),
         ("plain", "--to=onnx", "does not say how large its images are: size=224 (--si"),
-        ("paper", "--to=onnx --size=16", "size=16 is not that of here, whose dense"),
+        ("paper", "--to=onnx --size=16", "images of 16x16 give fc6 256 values"),
         ("pets", "--to=onnx --size=-1", "size=-1 must be at least 1"),
         ("pets", "--to=onnx --size=3", "image"),
         ("none", "--to=onnx", "none.safetensors"),

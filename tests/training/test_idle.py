@@ -156,8 +156,8 @@ def test_it_is_refused_with_what_it_needs():
         "default, 0.5, or set model.head=paper or adaptive"
     )
     assert "model.hidden=()" in refused(**{"model.hidden": (), "model.dropout": 0.3})
-    assert "data.name='cifar100'" in refused(
-        **{"data.name": "cifar100", "data.archive_dir": "x"}
+    assert "data.name='imagenette'" in refused(
+        **{"data.name": "imagenette", "data.archive_dir": "x"}
     )
     assert "data.data_dir='x' does nothing" in refused(
         **{"data.name": "cifar10_sample", "data.data_dir": "x"}

@@ -18,8 +18,10 @@ def _corners(x: jax.Array) -> list[jax.Array]:
     `x[:, i:height:2, j:width:2]`: where the batch is symbolic that becomes a gather.
     """
     batch, height, width, channels = x.shape
-    end = (batch, height // 2 * 2, width // 2 * 2, channels)
-    return [lax.slice(x, (0, i, j, 0), end, (1, 2, 2, 1)) for i, j in _CORNERS]
+    high, wide = height // 2 * 2, width // 2 * 2
+    end = (batch, high, wide, channels)
+    starts = [(0, min(i, high), min(j, wide), 0) for i, j in _CORNERS]
+    return [lax.slice(x, start, end, (1, 2, 2, 1)) for start in starts]
 
 
 def average_pool(x: jax.Array) -> jax.Array:
