@@ -56,6 +56,7 @@ def python(code, *arguments, **env):
     return run(code, *arguments, **env).stdout
 
 
+@pytest.mark.slow
 def test_a_second_start_compiles_nothing(tmp_path):
     """Without oneDNN, whose programs jaxlib 0.12 cannot keep."""
     env = {"XDG_CACHE_HOME": str(tmp_path), "XLA_FLAGS": f"{FLAG}=false"}

@@ -75,6 +75,7 @@ def wheel(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_the_wheel_works_outside_of_the_checkout(wheel, tmp_path):
     """Unpacked on its own; what it needs is that of the tests' environment."""
     site = tmp_path / "site"

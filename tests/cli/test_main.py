@@ -99,6 +99,7 @@ def test_a_variant_has_a_workdir_of_its_own(tmp_path):
     assert (tmp_path / "runs" / "vgg16-D" / "result.json").exists()
 
 
+@pytest.mark.slow
 def test_an_empty_workdir_is_the_default(tmp_path):
     """`--workdir=$UNSET` must not train into the current directory."""
     tiny = ["data.train=train[:160]", "epochs=1",

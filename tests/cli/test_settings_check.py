@@ -52,6 +52,7 @@ def test_ends_and_values_of_a_search():
     assert "lr=-1" in said and "model.pool='min'" in said and "boundaries" not in said
 
 
+@pytest.mark.slow
 def test_several_settings_need_a_validation_split():
     without = ("data.validation=none", "test_with=last")
     check(*without)  # one setting, over seeds

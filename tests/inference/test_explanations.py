@@ -196,6 +196,7 @@ def test_an_image_is_explained_alone_in_a_batch_and_under_jit(name):
     np.testing.assert_allclose(batch / scale, alone / scale, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_inversion_comes_nearer_and_excitation_grows():
     quick = Descent(steps=25, smooth=0.1)
     found = invert(SMALL, IMAGES[:2], "relu1_2", descent=quick)

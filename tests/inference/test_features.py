@@ -89,6 +89,7 @@ def test_stop_gradient():
     assert not jax.grad(total)(IMAGES).any()
 
 
+@pytest.mark.slow
 def test_forward_mode_and_second_derivatives():
     push = jnp.ones_like(IMAGES)
     gradient = jax.grad(loss, 1)
@@ -114,6 +115,7 @@ def test_bfloat16_and_average_pooling():
     np.testing.assert_allclose(averaged["pool1"], blocks, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_images_need_be_large_enough_for_the_last_layer_only():
     """Pools that come after it do not count: relu5_3 of VGG-16 has four before it."""
     small = random(VGG("D", 5, width=0.0625, head="compact"), "imagenet", size=32)

@@ -104,7 +104,10 @@ def test_narrow_maps_side_by_side(shape, batch):
     check(shape, batch, "bfloat16")
 
 
-@pytest.mark.parametrize("batch", [1, 3, 5, 7, 9, 11, 12, 16])
+@pytest.mark.parametrize(
+    "batch",
+    [1, 7, 16, *(pytest.param(n, marks=pytest.mark.slow) for n in (3, 5, 9, 11, 12))],
+)
 @pytest.mark.parametrize(
     "size, channels, dtype",
     [

@@ -142,7 +142,9 @@ def hessian_products(loss):
 
 
 @pytest.mark.parametrize("pool", ["max", "average"])
-@pytest.mark.parametrize("batch_norm", [True, False])
+@pytest.mark.parametrize(
+    "batch_norm", [True, pytest.param(False, marks=pytest.mark.slow)]
+)
 def test_a_network_of_plain_convolutions_has_every_derivative(batch_norm, pool):
     loss, params, along = network("lax", batch_norm=batch_norm, pool=pool)
     pushed = jax.jit(lambda p, v: jax.jvp(loss, (p,), (v,))[1])(params, along)
@@ -162,6 +164,7 @@ def test_forward_mode_of_the_cpu_algorithms_is_refused_in_one_line(transform):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "dtype, tolerance",
     [("float32", 1e-4), pytest.param("bfloat16", 0.1, marks=pytest.mark.slow)],

@@ -225,6 +225,7 @@ def test_a_run_without_validation_is_not_ranked(tmp_path):
         made.ranked_and_tested(made.run_all())
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_resumes_and_compares(tmp_path):
     axis = "--config.data.train=train[:64],train[:128]"  # Orbax reads no path with [
     first = run(tmp_path, axis)
@@ -319,6 +320,7 @@ def test_how_a_run_was_killed_is_told(tmp_path, monkeypatch):
         launcher.Launcher("", tmp_path)("x", {})
 
 
+@pytest.mark.slow
 def test_a_signal_reaches_the_run_once_and_saves_it(tmp_path):
     long = [word for word in command(tmp_path) if "epochs=1" not in word]
     process = subprocess.Popen(

@@ -28,6 +28,7 @@ def write(workdir, name, rows, ending="finished"):
     return tracker.identity
 
 
+@pytest.mark.slow
 def test_mlflow_goes_on_with_its_run(tmp_path, monkeypatch):
     mlflow = pytest.importorskip("mlflow", reason="pip install mlflow")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")

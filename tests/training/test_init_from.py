@@ -242,6 +242,7 @@ def epochs(workdir):
     return [row for row in rows if row["kind"] == "epoch"]
 
 
+@pytest.mark.slow
 def test_a_linear_probe_from_a_run_leaves_its_layers_as_they_are(whole, tmp_path):
     """All layers are taken from a workdir, averages as they are tested; fc8 trains."""
     frozen = {"init.layers": ("*",), "model.frozen": ("conv*", "bn*")}

@@ -141,7 +141,7 @@ def test_trained_first_and_tested_later(whole, tmp_path, monkeypatch):
 
 # Questions asked before the signal: from the first epoch to after the plateau's drop.
 @pytest.mark.parametrize(
-    "calls", [3, *(pytest.param(n, marks=pytest.mark.slow) for n in (7, 14)), 23]
+    "calls", [3, *(pytest.param(n, marks=pytest.mark.slow) for n in (7, 14, 23))]
 )
 def test_resumed_equals_uninterrupted(calls, whole, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
@@ -165,7 +165,13 @@ def test_operational_fields_may_change(whole):
     assert run(tiny(**fields), whole[0]) == whole[1]
 
 
-@pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "flip",
+        *(pytest.param(x, marks=pytest.mark.slow) for x in ("truncate", "remove")),
+    ],
+)
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(damage, whole, tmp_path):
     shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
     (tmp_path / "result.json").unlink()
@@ -288,6 +294,7 @@ command.main(["train", "--config=" + sys.argv[1], "--workdir=" + sys.argv[2]])
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_loses_nothing(whole, tmp_path):
     """After the first epoch no file may grow beyond 20 kB. It is told in one line.
 

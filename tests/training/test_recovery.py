@@ -283,7 +283,13 @@ command.main(["train", "--config={root}/configs/quickstart.py", "--config.epochs
 """
 
 
-@pytest.mark.parametrize("way", ["closed", "full", "ascii"])
+@pytest.mark.parametrize(
+    "way",
+    [
+        "full",
+        *(pytest.param(way, marks=pytest.mark.slow) for way in ("closed", "ascii")),
+    ],
+)
 def test_a_run_outlives_its_output(way, tmp_path):
     warmup = next(iter(re.findall(r"warmup\w*", str(default.get_config()))))
     code = OUTPUT.format(root=str(ROOT), warmup=warmup)

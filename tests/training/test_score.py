@@ -72,6 +72,7 @@ def test_a_wrong_name_is_told(run, wrong):
         score.score(run, console=QUIET, **wrong)
 
 
+@pytest.mark.slow
 def test_without_a_validation_split(tmp_path):
     run = trained(tmp_path, **NONE, epochs=1)
     with pytest.raises(ConfigError, match="split=test"):
