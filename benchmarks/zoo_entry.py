@@ -42,6 +42,7 @@ def main():
     made, config = record.result["environment"], record.config
     file = ROOT / "zoo" / f"{options.name}.safetensors"
     network = vgg_jax.load(options.workdir).configured(dtype="float32")
+    network = network.replace(source=f"runs/{options.name}")  # wherever it lay
     vgg_jax.save(network, file, dtype=DTYPE, overwrite=True)
     split, _ = datasets.one_split(config["data"]["name"], "test")
     network, accuracy = vgg_jax.load(file), {}
