@@ -54,7 +54,12 @@ def restored(workdir, fields):
         return checkpoints.restore(7, like)
 
 
-@pytest.fixture(params=VERSIONS)
+@pytest.fixture(
+    params=[
+        name if name == "plain" else pytest.param(name, marks=pytest.mark.slow)
+        for name in VERSIONS
+    ]
+)
 def old(request, tmp_path):
     """A stopped workdir, and the rows of the finished run."""
     name = f"{request.param}-{VERSIONS[request.param]}"

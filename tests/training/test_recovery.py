@@ -242,6 +242,7 @@ def photos(directory, count):
     return str(directory / "tfds")
 
 
+@pytest.mark.slow
 def test_other_images_are_refused(tmp_path, monkeypatch):
     """Fewer than before made the count of batches negative: a slice from the end."""
     few, many = photos(tmp_path / "few", 60), photos(tmp_path / "many", 90)
