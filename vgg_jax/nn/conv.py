@@ -31,7 +31,7 @@ IMPLEMENTATIONS = ("auto", "lax")
 _MIN_WINOGRAD_CHANNELS = 32  # with fewer, the transforms cost more than they save
 _MAX_WINOGRAD_WASTE = 2.0  # padded area / area up to which Winograd still wins
 _DIRECT_PRODUCTS = 64 * 64  # channels, in times out, up to which Winograd is slower
-_FEW_PIXELS = 256  # times the pixels are at most as many as the channels, in times out
+_FEW_PIXELS = 1024  # times the pixels are at most as many as the channels, in times out
 
 
 def conv2d(
