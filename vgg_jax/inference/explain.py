@@ -13,6 +13,7 @@ from vgg_jax.inference.integrated_gradients import Attribution, integrated_gradi
 from vgg_jax.inference.inversion import Found, invert, maximise
 from vgg_jax.inference.occlusion import Track, occlusion
 from vgg_jax.interop.network import Network
+from vgg_jax.nn.softmax import softmax
 
 _COMPLETE = 0.01  # error of the integral of the gradients that is small enough
 _STEPS = (64, 128, 256, 512)  # of it, until it is
@@ -101,7 +102,7 @@ def explain(
     # On CPU, "auto" takes ten times as long to compile.
     network = network.configured(dtype="float32", conv="lax")
     images = picture[None]
-    sure = np.asarray(jax.nn.softmax(network(images))[0])
+    sure = np.asarray(softmax(network(images))[0])
     target = int(sure.argmax()) if target is None else target
     layer = default_layer(network, picture.shape[:2])  # pyright: ignore
     one = lambda batch: jax.tree.map(lambda x: np.asarray(x)[0], batch)

@@ -13,6 +13,7 @@ from vgg_jax.fields import check_value, count
 from vgg_jax.inference import hooks, targets
 from vgg_jax.interop.network import Network
 from vgg_jax.nn.images import ValueRange
+from vgg_jax.nn.softmax import softmax
 
 Track = Callable[[Iterable], Iterable]  # shows how far a loop is; `iter` shows nothing
 
@@ -114,7 +115,7 @@ def _fall(
     grey = jnp.where(squares[:, None, :, :, None], grey[None], unit[None])
     batch = jnp.concatenate([unit[None], grey])  # [1 + N, B, H, W, C]
     logits = hooks.run(network, batch.reshape(-1, *unit.shape[1:]), hooks.unchanged)
-    sure = targets.scores(jax.nn.softmax(logits), jnp.tile(classes, len(batch)))
+    sure = targets.scores(softmax(logits), jnp.tile(classes, len(batch)))
     sure = sure.reshape(batch.shape[:2])
     shown = squares.astype(jnp.float32)
     falls = jnp.einsum("nb,nhw->bhw", sure[:1] - sure[1:], shown)

@@ -1,6 +1,7 @@
 """What a network says of pictures: probabilities of the classes, file by file."""
 
 import itertools
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -15,9 +16,13 @@ from vgg_jax.data import pictures
 from vgg_jax.errors import ConfigError, choose
 from vgg_jax.interop.network import HEAD, Network
 from vgg_jax.nn.images import ValueRange
+from vgg_jax.nn.softmax import softmax
 from vgg_jax.nn.views import VIEWS, averaged
 
-_THREADS = 4  # that decode pictures; Pillow lets others run meanwhile
+# Threads that decode, each so many pictures at a time: Pillow lets others run, but
+# small pictures one by one, in more threads than cores, take twice as long.
+_THREADS = min(4, os.cpu_count() or 1)
+_GROUP = 16
 
 
 class Prediction(NamedTuple):
@@ -80,7 +85,7 @@ def probabilities(
     seen = network.seen(images, HEAD, value_range)
     network.check_map(seen.shape, HEAD)
     apply = partial(network.model.apply, network.variables)
-    return jax.nn.softmax(averaged(apply, seen, views))
+    return softmax(averaged(apply, seen, views))
 
 
 def predictions(
@@ -116,25 +121,31 @@ def predictions(
     pictures.accept_large()
     batch_size = min(batch_size, len(files)) or 1
     network = network.configured(dtype="float32")
-    run = jax.jit(partial(probabilities, views=views))
+    run = partial(_probabilities, network, views=views)
     read = partial(_read, size=size)
     with ThreadPoolExecutor(_THREADS) as pool:
         chunks = itertools.batched(files, batch_size)
         coming = _submitted(pool, read, next(chunks, ()))
         while coming:
             found, coming = coming, _submitted(pool, read, next(chunks, ()))
-            yield from _classified(
-                run, network, [f.result() for f in found], batch_size
-            )
+            batch = [prediction for group in found for prediction in group.result()]
+            yield from _classified(run, batch, batch_size)
+
+
+_probabilities = jax.jit(probabilities, static_argnames="views")
 
 
 def _submitted(
     pool: ThreadPoolExecutor, read: partial, files: Iterable[Path]
-) -> list[Future[Prediction]]:
-    return [pool.submit(read, file) for file in files]
+) -> list[Future[list[Prediction]]]:
+    return [pool.submit(read, group) for group in itertools.batched(files, _GROUP)]
 
 
-def _read(file: Path, size: int) -> Prediction:
+def _read(files: Iterable[Path], size: int) -> list[Prediction]:
+    return [_read_one(file, size) for file in files]
+
+
+def _read_one(file: Path, size: int) -> Prediction:
     try:
         return Prediction(file, picture=pictures.read(file, size))
     except ValueError as error:
@@ -142,7 +153,7 @@ def _read(file: Path, size: int) -> Prediction:
 
 
 def _classified(
-    run, network: Network, batch: list[Prediction], batch_size: int
+    run: partial, batch: list[Prediction], batch_size: int
 ) -> Iterator[Prediction]:
     """Adds the probabilities; every batch is filled up to one shape, compiled once."""
     images = [p.picture for p in batch if p.picture is not None]
@@ -150,7 +161,7 @@ def _classified(
         yield from batch
         return
     padded = np.stack(images + images[:1] * (batch_size - len(images)))
-    rows = iter(np.asarray(run(network, padded)))
+    rows = iter(np.asarray(run(padded)))
     for prediction in batch:
         if prediction.picture is None:
             yield prediction
