@@ -57,7 +57,7 @@ def rgb(picture: PIL.Image.Image) -> PIL.Image.Image:
     """
     picture = eight_bits(picture)
     if not is_transparent(picture):
-        return picture.convert("RGB")
+        return picture if picture.mode == "RGB" else picture.convert("RGB")
     picture = picture.convert("RGBA")
     white = PIL.Image.new("RGBA", picture.size, "white")
     return PIL.Image.alpha_composite(white, picture).convert("RGB")
@@ -66,8 +66,11 @@ def rgb(picture: PIL.Image.Image) -> PIL.Image.Image:
 def fit(picture: PIL.Image.Image, size: int) -> PIL.Image.Image:
     """Scales the smaller side to `size` pixels, then cuts out the centre square.
 
-    Bilinear, and antialiased where that makes it smaller.
+    Bilinear, and antialiased where that makes it smaller. One of that size stays as
+    it is.
     """
+    if picture.size == (size, size):
+        return picture
     scale = size / min(picture.size)
     wide, high = (max(size, round(side * scale)) for side in picture.size)
     picture = picture.resize((wide, high), PIL.Image.Resampling.BILINEAR)
@@ -83,8 +86,9 @@ def read(file: str | Path, size: int) -> np.ndarray:
     """
     try:
         with PIL.Image.open(file) as picture:
-            upright = PIL.ImageOps.exif_transpose(picture)
-            return np.asarray(fit(rgb(upright), size))
+            picture.load()
+            PIL.ImageOps.exif_transpose(picture, in_place=True)
+            return np.asarray(fit(rgb(picture), size))
     except PIL.UnidentifiedImageError as error:
         raise ValueError("it has no format that Pillow reads") from error
     except MemoryError as error:
