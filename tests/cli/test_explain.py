@@ -1,6 +1,7 @@
 """`vgg explain`: the sheet holds all it shows, and every bad input is one line."""
 
 import re
+import sys
 
 import numpy as np
 import PIL.Image
@@ -90,3 +91,14 @@ def test_a_bad_input_is_one_line(place, name, monkeypatch):
         run(*arguments, "--weights=net.safetensors")
     assert "\n" not in str(error.value)
     assert not list(place.glob("explain*"))
+
+
+@pytest.mark.parametrize("out", ["why.html", "why.png"])
+def test_what_the_sheet_needs_is_missed_before_the_work(place, monkeypatch, out):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    for name in ("sheet_html", "sheet_png"):
+        monkeypatch.delitem(sys.modules, f"vgg_jax.inference.{name}", raising=False)
+        monkeypatch.delattr(f"vgg_jax.inference.{name}", raising=False)
+    monkeypatch.setattr(explain_command, "explain", None)
+    with pytest.raises(ModuleNotFoundError, match="matplotlib"):
+        run("clear.png", "--weights=net.safetensors", f"--out={out}")

@@ -79,27 +79,25 @@ def run(options: argparse.Namespace) -> None:
     print(out)
 
 
-def _html(found: Explanation, title: str) -> str:
+_Draw = Callable[[Explanation, str], str | bytes]
+
+
+def _html() -> _Draw:
     from vgg_jax.inference import sheet_html  # needs [report]
 
-    return sheet_html.page(found, title)
+    return sheet_html.page
 
 
-def _png(found: Explanation, title: str) -> bytes:
+def _png() -> _Draw:
     from vgg_jax.inference import sheet_png  # needs [report]
 
-    return sheet_png.draw(found, title)
+    return sheet_png.draw
 
 
-_DRAWN: dict[str, Callable[[Explanation, str], str | bytes]] = {
-    ".html": _html,
-    ".png": _png,
-}
+_DRAWN: dict[str, Callable[[], _Draw]] = {".html": _html, ".png": _png}
 
 
-def _sheet(
-    out: Path | None, overwrite: bool
-) -> tuple[Path, Callable[[Explanation, str], str | bytes]]:
+def _sheet(out: Path | None, overwrite: bool) -> tuple[Path, _Draw]:
     """Returns where the sheet goes and what draws it, before any work is done."""
     if out is None:
         names = (f"{_NAME}{f'-{i}' if i > 1 else ''}.html" for i in range(1, 10_000))
@@ -110,7 +108,7 @@ def _sheet(
         raise ConfigError(f"--out={out}: there is no directory {out.parent}")
     if out.exists() and not overwrite:
         raise ConfigError(f"{out} exists: give another --out, or --overwrite")
-    return out, _DRAWN[out.suffix.lower()]
+    return out, _DRAWN[out.suffix.lower()]()
 
 
 def _target(network: Network, said: str) -> int:
