@@ -31,7 +31,7 @@ config = vgg16.get_config()
 config.update_from_flattened_dict({
     "epochs": 1, "batch_size": 16, "data.name": "cifar10_sample",
     "data.train": "train[:40]", "data.test": "test[:20]",
-    "model.variant": "conv3-8 | conv1-8 |",
+    "model.variant": "conv3-32 | conv1-32 |",
     "model.hidden": (16,), "model.dtype": "float32", "eval_batch_size": 10,
 })
 loop.train(config, Path(sys.argv[1]), Console(quiet=True))
@@ -58,8 +58,8 @@ def python(code, *arguments, **env):
 
 @pytest.mark.slow
 def test_a_second_start_compiles_nothing(tmp_path):
-    """Without oneDNN, whose programs jaxlib 0.12 cannot keep."""
-    env = {"XDG_CACHE_HOME": str(tmp_path), "XLA_FLAGS": f"{FLAG}=false"}
+    """In float32; jaxlib 0.12 cannot keep programs with oneDNN, as in bfloat16."""
+    env = {"XDG_CACHE_HOME": str(tmp_path), "XLA_FLAGS": ""}
     asked, found = map(int, python(SECOND_START, tmp_path / "1", **env).split())
     assert asked > found
     asked, found = map(int, python(SECOND_START, tmp_path / "2", **env).split())
@@ -116,6 +116,22 @@ def test_auto_is_the_fast_type(
     backend._warn_of_slow_bfloat16.cache_clear()
     assert [backend.compute_dtype("auto") for _ in range(2)] == [dtype, dtype]
     assert [record.levelname for record in caplog.records] == ["WARNING"] * warned
+
+
+@pytest.mark.parametrize(
+    "device, flags, dtype, off",
+    [
+        ("cpu", f"{FLAG}=true", "float32", True),
+        ("cpu", f"{FLAG}=true", jax.numpy.bfloat16, False),
+        ("cpu", f"{FLAG}=false", "float32", False),
+        ("cpu", "", "float32", False),
+        ("gpu", f"{FLAG}=true", "float32", False),
+    ],
+)
+def test_float32_does_without_onednn(device, flags, dtype, off, monkeypatch):
+    monkeypatch.setattr(backend.jax, "default_backend", lambda: device)
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    assert backend.compiler_options(dtype) == ({FLAG[2:]: False} if off else {})
 
 
 LATE = """

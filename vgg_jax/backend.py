@@ -17,6 +17,7 @@ from pathlib import Path
 
 import jax
 import jaxlib
+from jax.typing import DTypeLike
 
 import vgg_jax
 from vgg_jax import files
@@ -65,8 +66,8 @@ def configure() -> None:
             jax.config.update("jax_compilation_cache_max_size", _CACHE_BYTES)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
-    # jaxlib 0.12 cannot serialise oneDNN's convolutions: programs with one (bfloat16
-    # and a few float32 ones, on a CPU with the flag) are compiled at every start.
+    # jaxlib 0.12 cannot serialise a program with a oneDNN call: ours in bfloat16 are
+    # compiled at every start (those in float32 do without, see `compiler_options`).
     # Where the cache cannot be written, its lock cannot be taken to read it either.
     for what in ("reading", "writing"):
         warnings.filterwarnings("ignore", f"Error {what} persistent compilation cache")
@@ -145,12 +146,34 @@ def compute_dtype(name: str) -> str:
         return "bfloat16"
     if not _has_bfloat16():
         return "float32"
+    if _onednn() is None:
+        _warn_of_slow_bfloat16()
+    return "bfloat16" if _onednn() else "float32"
+
+
+def compiler_options(dtype: DTypeLike) -> dict[str, bool]:
+    """Returns the options with which `jax.jit` compiles a program of ours.
+
+    One in float32 does without oneDNN on a CPU, even where XLA_FLAGS turns it on: it
+    gains nothing by it, and without it the next start finds the program compiled.
+
+    Args:
+        dtype: the type that the program computes in.
+
+    >>> compiler_options("bfloat16")
+    {}
+    """
+    single = jax.numpy.dtype(dtype) == jax.numpy.float32
+    if not single or jax.default_backend() != "cpu" or not _onednn():
+        return {}
+    return {_ONEDNN_FLAG.decode(): False}
+
+
+def _onednn() -> bool | None:
+    """Returns whether XLA_FLAGS turns oneDNN on or off; None: they say nothing."""
     flags = os.environ.get("XLA_FLAGS", "")
     said = re.findall(rf"{_ONEDNN_FLAG.decode()}(?:=(\w+))?", flags)
-    if not said:
-        _warn_of_slow_bfloat16()
-    on = bool(said) and said[-1].lower() not in ("false", "0")
-    return "bfloat16" if on else "float32"
+    return said[-1].lower() not in ("false", "0") if said else None
 
 
 @functools.cache  # once

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from vgg_jax import backend
 from vgg_jax.data.batches import Batch, TrainingBatch
 from vgg_jax.errors import ConfigError
 from vgg_jax.evaluation.metrics import Sums, cross_entropy
@@ -261,8 +262,11 @@ def compiled(recipe: Recipe) -> tuple[Callable[..., Any], Callable[..., Any]]:
         `train_step(state, batch)`, which reuses the memory of its state for the next
         one, and `eval_step(variables, batch)`.
     """
-    train = jax.jit(partial(train_step, recipe), donate_argnums=0)
-    return train, jax.jit(partial(eval_step, recipe))
+    jit = partial(
+        jax.jit, compiler_options=backend.compiler_options(recipe.model.dtype)
+    )
+    train = jit(partial(train_step, recipe), donate_argnums=0)
+    return train, jit(partial(eval_step, recipe))
 
 
 def end_epoch(
