@@ -79,6 +79,30 @@ def test_grad_cam_weights_channels_by_their_mean_slope():
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
+def test_grad_cam_takes_the_mean_where_slopes_differ():
+    """The rest of the network written out; where a maximum lies, slopes are not 0."""
+    params = SMALL.variables["params"]
+    seen = SMALL.activations(IMAGES, ("pool1",))["pool1"]
+
+    def score(x):  # [B, 8, 8, 6] -> the sum of class 2's logits
+        layer = params["conv2_1"]
+        x = jax.lax.conv_general_dilated(
+            x,
+            layer["kernel"],
+            (1, 1),
+            "SAME",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        x = jnp.maximum(x + layer["bias"][None, None, None], 0)
+        x = x.reshape(-1, 4, 2, 4, 2, 8).max((2, 4)).mean((1, 2))
+        return (x @ params["fc8"]["kernel"])[:, 2].sum()
+
+    weights = np.asarray(jax.grad(score)(seen)).mean((1, 2), keepdims=True)
+    expected = np.maximum((weights * np.asarray(seen)).sum(-1), 0)
+    found = grad_cam(SMALL, IMAGES, 2, layer="pool1")
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-6)
+
+
 def test_maps_point_to_the_corner_that_the_answer_depends_on():
     """For Grad-CAM the image is bright there alone: it weights channels, not places."""
     network, image = corner_network(), np.zeros((1, 16, 16, 3), np.uint8)
