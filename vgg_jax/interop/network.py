@@ -111,7 +111,7 @@ class Network(struct.PyTreeNode):
                 for the layer.
         """
         self.check_weights(last)
-        channels = jnp.shape(self.variables["params"]["conv1_1"]["kernel"])[2]
+        channels = self.variables["params"]["conv1_1"]["kernel"].shape[2]
         return network_input(images, self.preprocessing, value_range, channels)
 
     def with_variables(self, variables: Mapping[str, Any], source: str = "") -> Self:
@@ -172,7 +172,7 @@ class Network(struct.PyTreeNode):
         first = next((spec for spec in specs if spec.kind == "dense"), None)
         if first is None:
             return
-        rows = jnp.shape(self.variables["params"][first.name]["kernel"])[0]
+        rows = self.variables["params"][first.name]["kernel"].shape[0]
         if rows != first.inputs:
             raise ConfigError(
                 f"images of {height}x{width} give {first.name} {first.inputs} values, "
