@@ -164,8 +164,9 @@ def test_a_command(command, checkout, environ):
             if not (checkout / "runs" / name / "checkpoints").exists():
                 first = f"{sys.executable} main.py --config=configs/{name}.py"
                 stopped_after_first_steps(first, checkout, environ)
-    for written in checkout.glob("speedrun.*"):  # what another export left
-        written.unlink()
+    for name in ("speedrun.*", "classify.*"):
+        for written in checkout.glob(name):  # what another export left
+            written.unlink()
     output, status = stopped_after_first_steps(command, checkout, environ)
     assert "Traceback" not in output
     if re.search("main.py|vgg_jax (train|sweep)", command) and status:
