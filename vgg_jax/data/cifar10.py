@@ -22,7 +22,8 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from vgg_jax.data import cifar10_sources
-from vgg_jax.data.cifar10_sources import Report, Splits
+from vgg_jax.data.cifar10_archives import Splits
+from vgg_jax.data.cifar10_sources import Report
 from vgg_jax.errors import RunError
 
 CLASSES = tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
