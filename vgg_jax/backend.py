@@ -29,6 +29,13 @@ _ONEDNN_FLAG = b"xla_cpu_experimental_onednn_custom_call"
 _MALLOPT = ((-4, 0), (-1, -1), (-8, 1))
 _CACHE_BYTES = 2_000_000_000  # of compiled programs; least recently used out first
 _BFLOAT16_CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
+# Flag of /proc/cpuinfo -> what it is called here, the fastest first.
+_KINDS = {
+    "amx_bf16": "AMX",
+    "avx512_bf16": "AVX512_BF16",
+    "avx512f": "AVX512",
+    "avx2": "AVX2",
+}
 # Packages by which JAX finds devices other than the CPU.
 _PLUGINS = ("jax_plugins", "libtpu")
 
@@ -146,9 +153,9 @@ def compute_dtype(name: str) -> str:
         return "bfloat16"
     if not _has_bfloat16():
         return "float32"
-    if _onednn() is None:
+    if onednn() is None:
         _warn_of_slow_bfloat16()
-    return "bfloat16" if _onednn() else "float32"
+    return "bfloat16" if onednn() else "float32"
 
 
 def compiler_options(dtype: DTypeLike) -> dict[str, bool]:
@@ -164,13 +171,17 @@ def compiler_options(dtype: DTypeLike) -> dict[str, bool]:
     {}
     """
     single = jax.numpy.dtype(dtype) == jax.numpy.float32
-    if not single or jax.default_backend() != "cpu" or not _onednn():
+    if not single or jax.default_backend() != "cpu" or not onednn():
         return {}
     return {_ONEDNN_FLAG.decode(): False}
 
 
-def _onednn() -> bool | None:
-    """Returns whether XLA_FLAGS turns oneDNN on or off; None: they say nothing."""
+def onednn() -> bool | None:
+    """Returns whether XLA_FLAGS turns oneDNN on or off; None: they say nothing.
+
+    >>> onednn() in (True, False, None)
+    True
+    """
     flags = os.environ.get("XLA_FLAGS", "")
     said = re.findall(rf"{_ONEDNN_FLAG.decode()}(?:=(\w+))?", flags)
     return said[-1].lower() not in ("false", "0") if said else None
@@ -191,6 +202,22 @@ def _warn_of_slow_bfloat16() -> None:
 def _has_bfloat16() -> bool:
     """Returns whether the CPU multiplies bfloat16 in hardware."""
     return not _BFLOAT16_CPU_FLAGS.isdisjoint(_cpuinfo("flags").split())
+
+
+def kind() -> str:
+    """Returns what a CPU multiplies by, which decides what is fast on it.
+
+    That is "AMX", "AVX512_BF16", "AVX512" or "AVX2", the best that it has; "" for
+    others, and where it cannot be read. A GPU's or TPU's is its name.
+
+    >>> isinstance(kind(), str)
+    True
+    """
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        return device.device_kind
+    flags = set(_cpuinfo("flags").split())
+    return next((name for flag, name in _KINDS.items() if flag in flags), "")
 
 
 def _cpuinfo(key: str) -> str:

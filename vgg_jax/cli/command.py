@@ -26,6 +26,7 @@ COMMANDS = {
     "sweep": "grids and searches of settings and seeds",
     "export": "a network for other programs: StableHLO, ONNX, safetensors, a page",
     "folder": "a data set from your own folders of pictures",
+    "doctor": "what this machine is, what is chosen for it, and how fast it trains",
 }
 
 
