@@ -1,5 +1,7 @@
 """The network as convolutions against the ordinary network, window by window."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +16,9 @@ LAYERS = {"paper": ("pool2", "relu6", "fc8"), "adaptive": ("fc8",), "compact": (
 POINTWISE = "conv1-8 | conv1-16 |"  # no padding: a crop of pixels is a crop of the map
 
 
+compiled_map = jax.jit(activation_map, static_argnums=(0, 3))
+
+
 def network(head, size, variant=POINTWISE, **fields):
     hidden = {} if head == "compact" else {"hidden": (12, 9), "dropout": 0.5}
     model = VGG(variant, 5, head=head, conv="lax", **(hidden | fields))
@@ -26,8 +31,8 @@ def test_at_the_size_of_training_it_is_the_network(head):
     variant = "conv3-8 | conv3-16 LRN |"
     model, variables, images = network(head, (28, 28), variant, logit_scale=0.5)
     for last in LAYERS[head]:
-        got = activation_map(model, variables, images, last)
-        want = model.apply(variables, images, last=last)
+        got = compiled_map(model, variables, images, last)
+        want = jax.jit(partial(model.apply, last=last))(variables, images)
         if want.ndim == 2 and head == "compact":
             got = got.mean((1, 2))
         np.testing.assert_allclose(got.reshape(want.shape), want, rtol=1e-5, atol=1e-6)
@@ -38,18 +43,23 @@ def test_on_a_larger_image_it_is_a_loop_over_crops(head):
     """Crops of the size of training, as far apart as the pixels of the last map: 4."""
     model, variables, _ = network(head, (28, 28))
     images = jax.random.normal(jax.random.key(2), (2, 36, 44, 3))
-    got = activation_map(model, variables, images)
+    got = compiled_map(model, variables, images, "fc8")
     assert got.shape == (2, 3, 5, 5)
     corners = [(4 * i, 4 * j) for i in range(3) for j in range(5)]
     crops = [images[:, i : i + 28, j : j + 28] for i, j in corners]
-    want = model.apply(variables, jnp.concatenate(crops)).reshape(3, 5, 2, 5)
+    want = jax.jit(model.apply)(variables, jnp.concatenate(crops))
+    want = want.reshape(3, 5, 2, 5)
     np.testing.assert_allclose(got, np.moveaxis(want, 2, 0), rtol=1e-5, atol=1e-6)
 
 
 def test_types_are_those_of_the_network():
     model, variables, images = network("paper", (28, 28), dtype=jnp.bfloat16)
-    assert activation_map(model, variables, images).dtype == jnp.float32
-    assert activation_map(model, variables, images, "relu7").dtype == jnp.bfloat16
+    dtype = lambda last: (
+        jax.eval_shape(
+            lambda v, x: activation_map(model, v, x, last), variables, images
+        ).dtype
+    )
+    assert [dtype("fc8"), dtype("relu7")] == [jnp.float32, jnp.bfloat16]
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
 """What a network says of pictures: probabilities of the classes, file by file."""
 
+import functools
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -121,7 +122,7 @@ def predictions(
     pictures.accept_large()
     batch_size = min(batch_size, len(files)) or 1
     network = network.configured(dtype="float32")
-    run = partial(_probabilities, network, views=views)
+    run = partial(_compiled(), network, views=views)
     read = partial(_read, size=size)
     with ThreadPoolExecutor(_THREADS) as pool:
         chunks = itertools.batched(files, batch_size)
@@ -132,7 +133,9 @@ def predictions(
             yield from _classified(run, batch, batch_size)
 
 
-_probabilities = jax.jit(probabilities, static_argnames="views")
+@functools.cache  # so that a second call finds the program compiled
+def _compiled() -> Callable[..., jax.Array]:
+    return jax.jit(probabilities, static_argnames="views")
 
 
 def _submitted(
