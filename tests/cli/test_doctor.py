@@ -40,6 +40,17 @@ def test_facts_and_no_measurement(monkeypatch, capsys, tmp_path):
     assert facts["data sets"].endswith("none is there yet")
 
 
+@pytest.mark.parametrize(
+    "auto, dtypes", [("float32", ["float32"]), ("bfloat16", ["float32", "bfloat16"])]
+)
+def test_slow_types_are_not_measured(auto, dtypes, monkeypatch):
+    seen = []
+    monkeypatch.setattr(backend, "compute_dtype", lambda name: auto)
+    monkeypatch.setattr(doctor, "measured", lambda dtype: seen.append(dtype) or "")
+    run()
+    assert seen == dtypes
+
+
 def test_what_is_missing_is_named(monkeypatch):
     monkeypatch.setattr(doctor, "_PARTS", {"frying": ("no_such_package", "pan")})
     monkeypatch.setattr(doctor.shutil, "which", lambda name: "/bin/x")
