@@ -3,9 +3,9 @@
     python -m vgg_jax doctor
     python -m vgg_jax doctor --quick
 
-Trains VGG-16 (32 px, batches of 128, random images) for some seconds in float32 and in
-the type that "auto" is, and says which share of the machine's matrix products that is,
-beside what a machine of its kind reaches when nothing else runs. --quick leaves that out.
+Trains VGG-16 (32 px, batches of 128, random images) for some seconds, in float32 and in
+the type that "auto" is. Says which share of the machine's matrix products that is, and
+what a machine of its kind reaches when nothing else runs. --quick leaves that out.
 """
 
 import argparse
