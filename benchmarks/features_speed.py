@@ -15,7 +15,7 @@ import itertools
 import statistics
 
 from benchmarks.throughput import MALLOC, Peer, Process
-from vgg_jax import backend
+from vgg_jax import machine
 
 OURS = "vgg_jax"
 _EAGER, _COMPILE = (("compile", False),), (("compile", True),)
@@ -95,7 +95,7 @@ def main():
     parser.add_argument("--seconds", type=float, default=2.0, help="seconds per turn")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 16])
     options = parser.parse_args()
-    print(backend.environment(), flush=True)
+    print(machine.environment(), flush=True)
     for job in JOBS:
         if job["batch"] not in options.batches:
             continue

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
-from vgg_jax import backend
+from vgg_jax import backend, machine
 from vgg_jax.data import datasets
 from vgg_jax.errors import guarded
 from vgg_jax.nn.preprocessing import normalize
@@ -75,7 +75,7 @@ def main():
     parser.add_argument("--out", type=Path, required=True, help="the picture")
     options = parser.parse_args()
     backend.configure()
-    print(backend.environment())
+    print(machine.environment())
     sample = datasets.load("cifar10_sample", report=lambda text: None).train
     images = normalize(sample.images[: options.images], "unit")
     signals = {name: signal(options.variant, name, images) for name in INITIALIZERS}

@@ -17,7 +17,7 @@ from itertools import count, repeat
 
 import jax
 
-from vgg_jax import backend
+from vgg_jax import backend, machine
 from vgg_jax.cli import config_file
 from vgg_jax.data import batches, datasets
 from vgg_jax.errors import guarded
@@ -50,7 +50,7 @@ def main():
     options, settings = parser.parse_known_args()
     backend.configure()
     config = resolve(config_file.load(options.config, settings))
-    print(backend.environment())
+    print(machine.environment())
     source = dataclasses.asdict(config.data) | {"size": config.augment.resize}
     memory = datasets.load(**source | {"stream": False})
     streamed = datasets.load(**source | {"stream": True})

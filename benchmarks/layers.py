@@ -16,7 +16,7 @@ import time
 import jax
 import jax.numpy as jnp
 
-from vgg_jax import backend
+from vgg_jax import backend, machine
 from vgg_jax.nn.conv import conv2d
 
 LAYERS = (  # map size, channels in, channels out
@@ -82,7 +82,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
     backend.configure()
-    print({k: v for k, v in backend.environment().items() if k != "command"})
+    print({k: v for k, v in machine.environment().items() if k != "command"})
     print(f"batch {options.batch}; {' / '.join(IMPLEMENTATIONS)} GFLOP/s and the ratio")
     for dtype in ("float32", "bfloat16"):
         for layer in LAYERS:

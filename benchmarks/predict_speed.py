@@ -20,7 +20,7 @@ import PIL.Image
 
 import vgg_jax
 from benchmarks.throughput import MALLOC, Peer, Process
-from vgg_jax import backend
+from vgg_jax import machine
 from vgg_jax.data import datasets
 
 OURS, BARE = "vgg predict", "the network alone"
@@ -47,7 +47,7 @@ def main():
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    print(backend.environment(), flush=True)
+    print(machine.environment(), flush=True)
     network = vgg_jax.load(options.weights)
     images = datasets.one_split("cifar10", options.split)[0].images
     mean, std = network.preprocessing.statistics

@@ -13,11 +13,13 @@ import statistics
 from pathlib import Path
 
 from benchmarks.throughput import OURS, PEERS, Process
-from vgg_jax import backend
+from vgg_jax import machine
 from vgg_jax.errors import ConfigError, guarded
 
 _JOBS = (
     {"mode": "train", "dtype": "float32", "batch_norm": False},
+    {"mode": "train", "dtype": "float32", "batch_norm": True},
+    {"mode": "train", "dtype": "bfloat16", "batch_norm": False},
     {"mode": "train", "dtype": "bfloat16", "batch_norm": True},
     {"mode": "infer", "dtype": "float32", "batch_norm": False},
     {"mode": "infer", "dtype": "bfloat16", "batch_norm": True},
@@ -37,7 +39,7 @@ def main() -> None:
     before = options.before.resolve()
     if not (before / "benchmarks" / "peers" / PEERS[OURS].program).is_file():
         raise ConfigError(f"--before={options.before} is not a checkout of vgg_jax")
-    print(backend.environment(), flush=True)
+    print(machine.environment(), flush=True)
     for job in _JOBS:
         processes = [
             Process(PEERS[OURS], {**_NETWORK, **job}, before),

@@ -32,7 +32,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from vgg_jax import backend
+from vgg_jax import machine
 from vgg_jax.nn import cost
 from vgg_jax.nn.vgg import VGG
 
@@ -221,7 +221,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="seconds per turn")
     options = parser.parse_args()
-    print(backend.environment(), flush=True)
+    print(machine.environment(), flush=True)
     for variant, width, size, batch, dtype, mode in itertools.product(
         options.variants, options.widths, options.sizes, options.batches,
         options.dtypes, options.modes,

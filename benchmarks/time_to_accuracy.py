@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.throughput import PEERS, Peer, Process
-from vgg_jax import backend
+from vgg_jax import backend, machine
 from vgg_jax.cli import config_file
 from vgg_jax.data import batches, datasets
 from vgg_jax.errors import RunError, guarded
@@ -53,7 +53,7 @@ def main():
             "says how to make it"
         )
     backend.configure()
-    print(backend.environment(), flush=True)
+    print(machine.environment(), flush=True)
     config = resolve(config_file.load(options.config, settings))
     print(f"{options.config} in {config.model.dtype}", flush=True)
     dataset = datasets.load(**dataclasses.asdict(config.data))

@@ -32,7 +32,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from configs import finetune, quickstart
-from vgg_jax import backend
+from vgg_jax import backend, machine
 from vgg_jax.data import datasets, image_folder
 from vgg_jax.errors import guarded
 from vgg_jax.runs.figures import COLOURS
@@ -237,7 +237,7 @@ def main():
     parser.add_argument("--epochs", type=int, default=12, help="of pre-training")
     options = parser.parse_args()
     backend.configure()
-    print(backend.environment())
+    print(machine.environment())
     data_dir = (options.workdir / "data").absolute()
     write_sets(data_dir)
     path = pretrain(options.workdir, data_dir, options.epochs)

@@ -5,12 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NamedTuple
 
 import jax
 import pytest
 
-import vgg_jax
 from vgg_jax import backend
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -69,8 +67,8 @@ def test_a_second_start_compiles_nothing(tmp_path):
 @pytest.mark.parametrize("bfloat16, known", [(1, 1), (1, 0), (0, 1)])
 def test_the_flag_is_set_where_it_serves_and_is_known(bfloat16, known):
     code = (
-        "import os; from vgg_jax import backend\n"
-        f"backend._has_bfloat16 = lambda: {bool(bfloat16)}\n"
+        "import os; from vgg_jax import backend, machine\n"
+        f"machine.has_bfloat16 = lambda: {bool(bfloat16)}\n"
         f"backend._jaxlib_contains = lambda text: {bool(known)}\n"
         "backend.configure(); print(os.environ['XLA_FLAGS'])"
     )
@@ -135,8 +133,8 @@ def test_float32_does_without_onednn(device, flags, dtype, off, monkeypatch):
 
 
 LATE = """
-from vgg_jax import backend
-backend._has_bfloat16 = lambda: True
+from vgg_jax import backend, machine
+machine.has_bfloat16 = lambda: True
 before = backend._started()
 import jax
 cpus = jax.config.jax_num_cpu_devices
@@ -157,9 +155,9 @@ def test_too_late_is_said():
 
 
 OLD_JAXLIB = """
-from vgg_jax import backend
+from vgg_jax import backend, machine
 from vgg_jax.cli import command
-backend._has_bfloat16 = lambda: True
+machine.has_bfloat16 = lambda: True
 backend._jaxlib_contains = lambda text: False
 command.main(["summary", "--config=configs/quickstart.py", "--format=json"])
 """
@@ -251,51 +249,3 @@ def test_freed_memory_is_kept_unless_the_user_chose():
     assert int(python(FAULTS)) < 1000
     assert int(python(FAULTS, MALLOC_ARENA_MAX="4")) > 16_000
     assert int(python(FAULTS, JAX_PLATFORMS="cuda")) > 16_000  # not on the CPU
-
-
-class _Device(NamedTuple):
-    device_kind: str
-    platform: str
-
-
-@pytest.mark.parametrize(
-    "devices, cores, said",
-    [
-        ([_Device("cpu", "cpu")], 2, "2 CPU cores"),
-        ([_Device("cpu", "cpu")], 1, "1 CPU core"),
-        ([_Device("cpu", "cpu")] * 4, 2, "1 of 4 devices on 2 CPU cores"),
-        ([_Device("NVIDIA H100 80GB HBM3", "gpu")], 16, "NVIDIA H100 80GB HBM3"),
-        (
-            [_Device("NVIDIA H100 80GB HBM3", "gpu")] * 8,
-            16,
-            "1 of 8 NVIDIA H100 80GB HBM3",
-        ),
-    ],
-)
-def test_the_device_is_the_one_a_run_uses(devices, cores, said, monkeypatch):
-    monkeypatch.setattr(jax, "devices", lambda: devices)
-    monkeypatch.setattr(backend, "_cores", lambda: cores)
-    assert backend.describe() == backend.environment()["device"] == said
-
-
-def test_of_four_real_devices_a_run_uses_one():
-    code = "from vgg_jax import backend; print(backend.describe())"
-    flags = "--xla_force_host_platform_device_count=4"
-    assert python(code, XLA_FLAGS=flags).startswith("1 of 4 devices on ")
-
-
-def test_a_result_names_its_commit():
-    """What git says of this checkout; nothing where there is none."""
-    if not (ROOT / ".git").exists():
-        assert backend.environment()["commit"] == ""
-        return
-    head = subprocess.run(
-        ["git", "-C", ROOT, "rev-parse", "HEAD"], capture_output=True, text=True
-    )
-    commit, *dirty = backend.environment()["commit"].split("-")
-    assert commit == head.stdout.strip() and dirty in ([], ["dirty"])
-
-
-def test_a_package_outside_a_checkout_has_no_commit(tmp_path, monkeypatch):
-    monkeypatch.setattr(vgg_jax, "__file__", str(tmp_path / "vgg_jax" / "__init__.py"))
-    assert backend.environment()["commit"] == ""

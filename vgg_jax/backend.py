@@ -1,17 +1,11 @@
-"""What JAX needs before it starts, and which machine it starts on."""
+"""What JAX needs before it starts, and how its programs are compiled."""
 
-import ctypes
 import functools
 import logging
 import mmap
 import os
-import platform
 import re
-import shlex
-import subprocess
-import sys
 import warnings
-from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,23 +13,11 @@ import jax
 import jaxlib
 from jax.typing import DTypeLike
 
-import vgg_jax
-from vgg_jax import files
+from vgg_jax import files, machine, memory
 
 # Sends bfloat16 convolutions on CPU to oneDNN (`benchmarks/layers.py`).
 _ONEDNN_FLAG = b"xla_cpu_experimental_onednn_custom_call"
-# M_MMAP_MAX, M_TRIM_THRESHOLD (-1: never give memory back), M_ARENA_MAX of glibc's
-# malloc.h.
-_MALLOPT = ((-4, 0), (-1, -1), (-8, 1))
 _CACHE_BYTES = 2_000_000_000  # of compiled programs; least recently used out first
-_BFLOAT16_CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
-# Flag of /proc/cpuinfo -> what it is called here, the fastest first.
-_KINDS = {
-    "amx_bf16": "AMX",
-    "avx512_bf16": "AVX512_BF16",
-    "avx512f": "AVX512",
-    "avx2": "AVX2",
-}
 # Packages by which JAX finds devices other than the CPU.
 _PLUGINS = ("jax_plugins", "libtpu")
 
@@ -64,7 +46,7 @@ def configure() -> None:
     else:
         _turn_on_onednn()
         if _expects_cpu():
-            _keep_freed_memory()
+            memory.keep_freed()
     if not jax.config.jax_compilation_cache_dir:
         jax.config.update(
             "jax_compilation_cache_dir", str(files.cache_directory() / "xla")
@@ -97,7 +79,7 @@ def _started() -> bool:
 def _turn_on_onednn() -> None:
     flags = os.environ.get("XLA_FLAGS", "")
     name = _ONEDNN_FLAG.decode()
-    wanted = _has_bfloat16() and name not in flags
+    wanted = machine.has_bfloat16() and name not in flags
     if wanted and _jaxlib_contains(_ONEDNN_FLAG):
         os.environ["XLA_FLAGS"] = f"{flags} --{name}=true".strip()
 
@@ -108,24 +90,6 @@ def _expects_cpu() -> bool:
     if told:
         return told.partition(",")[0] == "cpu"
     return not any(find_spec(name) for name in _PLUGINS)
-
-
-def _keep_freed_memory() -> None:
-    """Lets each step reuse the memory of the last one without asking the kernel.
-
-    By default glibc returns large buffers as soon as they are freed, and every step
-    pays for page faults (`docs/results.md`: 566 ms with them, 511 without). A higher
-    limit is not enough, as the buffers of a large step exceed it. There is one arena
-    only, because the empty arena of a thread is unmapped too. Settings in the
-    environment (GLIBC_TUNABLES, MALLOC_*) win; other C libraries are left alone.
-    """
-    tuned = "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "")
-    tuned = tuned or any(name.startswith("MALLOC_") for name in os.environ)
-    if tuned or platform.libc_ver()[0] != "glibc":
-        return
-    mallopt = ctypes.CDLL(None).mallopt
-    for parameter, value in _MALLOPT:
-        mallopt(parameter, value)
 
 
 def _jaxlib_contains(text: bytes) -> bool:
@@ -151,7 +115,7 @@ def compute_dtype(name: str) -> str:
         return name
     if jax.default_backend() != "cpu":
         return "bfloat16"
-    if not _has_bfloat16():
+    if not machine.has_bfloat16():
         return "float32"
     if onednn() is None:
         _warn_of_slow_bfloat16()
@@ -191,115 +155,9 @@ def onednn() -> bool | None:
 def _warn_of_slow_bfloat16() -> None:
     why = "vgg_jax.configure() did not turn oneDNN on before JAX started"
     if not _jaxlib_contains(_ONEDNN_FLAG):
-        why = f"jaxlib {_version('jaxlib')} lacks the flag that turns oneDNN on"
+        why = f"jaxlib {machine.version('jaxlib')} lacks the flag that turns oneDNN on"
     _logger.warning(
         '"auto" is float32: this CPU multiplies bfloat16, but %s, and without it '
         "bfloat16 takes three times as long",
         why,
     )
-
-
-def _has_bfloat16() -> bool:
-    """Returns whether the CPU multiplies bfloat16 in hardware."""
-    return not _BFLOAT16_CPU_FLAGS.isdisjoint(_cpuinfo("flags").split())
-
-
-def kind() -> str:
-    """Returns what a CPU multiplies by, which decides what is fast on it.
-
-    That is "AMX", "AVX512_BF16", "AVX512" or "AVX2", the best that it has; "" for
-    others, and where it cannot be read. A GPU's or TPU's is its name.
-
-    >>> isinstance(kind(), str)
-    True
-    """
-    device = jax.devices()[0]
-    if device.platform != "cpu":
-        return device.device_kind
-    flags = set(_cpuinfo("flags").split())
-    return next((name for flag, name in _KINDS.items() if flag in flags), "")
-
-
-def _cpuinfo(key: str) -> str:
-    """Returns an entry of /proc/cpuinfo for the first processor; "" if not on Linux."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return ""
-    values = (x.split(":", 1)[1].strip() for x in lines if x.startswith(key))
-    return next(values, "")
-
-
-def _cores() -> int:
-    """Returns the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # Linux
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def describe() -> str:
-    """Returns the device that a run uses: the first, however many JAX sees.
-
-    That is `2 CPU cores`, say, `NVIDIA H100 80GB HBM3`, or `1 of 8 NVIDIA H100 80GB
-    HBM3`.
-    """
-    devices = jax.devices()
-    kind = devices[0].device_kind
-    if devices[0].platform == "cpu":
-        cores = _cores()
-        kind = f"{cores} CPU core{'s' if cores > 1 else ''}"
-        return kind if len(devices) == 1 else f"1 of {len(devices)} devices on {kind}"
-    return kind if len(devices) == 1 else f"1 of {len(devices)} {kind}"
-
-
-def environment() -> dict[str, str]:
-    """Returns what a result depends on besides its config.
-
-    Returns:
-        "device" and "processor", the versions of "python" and of the packages that
-        compute, the "command" of this process, and the "commit" of the checkout it runs
-        from, which ends with "-dirty" where files differ from it; "" outside one.
-
-    >>> sorted(environment())[:4]
-    ['command', 'commit', 'device', 'flax']
-    """
-    packages = ("jax", "jaxlib", "flax", "optax", "numpy", "vgg_jax")
-    return {
-        "device": describe(),
-        "processor": _cpuinfo("model name") or platform.processor(),
-        "python": platform.python_version(),
-        **{name: _version(name) for name in packages},
-        "command": _command(),
-        "commit": _commit(),
-    }
-
-
-def _command() -> str:
-    """Returns the command line of this process as it was typed."""
-    program = Path(sys.argv[0]).name
-    if program == "vgg":  # the console script, without its directory
-        return shlex.join(["vgg", *sys.argv[1:]])
-    if program == "__main__.py":
-        return shlex.join(["python", "-m", "vgg_jax", *sys.argv[1:]])
-    return shlex.join(["python", *sys.argv])
-
-
-def _commit() -> str:
-    root = Path(vgg_jax.__file__).resolve().parents[1]
-    if not (root / ".git").exists():
-        return ""
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"]
-    try:
-        described = subprocess.run(
-            [*command, "--abbrev=40"], capture_output=True, text=True
-        )
-    except OSError:  # no git
-        return ""
-    return described.stdout.strip()
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:  # run from a checkout
-        return vgg_jax.__version__ if package == "vgg_jax" else "not installed"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vgg_jax import backend
+from vgg_jax import backend, machine
 from vgg_jax.cli import command, doctor
 from vgg_jax.training import speed
 
@@ -24,7 +24,7 @@ def run(*arguments):
 )
 def test_the_kind_of_a_cpu(flags, kind, monkeypatch):
     monkeypatch.setattr(backend, "_cpuinfo", lambda key: flags)
-    assert backend.kind() == kind
+    assert machine.kind() == kind
 
 
 def test_facts_and_no_measurement(monkeypatch, capsys, tmp_path):

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import jax
 from rich.console import Console
 
-from vgg_jax import backend
+from vgg_jax import backend, machine
 
 # Kind of CPU -> type -> the training step's FLOP as a share of matrix products', where
 # nothing else runs: Winograd's direct arithmetic counts, so it may exceed 1
@@ -55,9 +55,9 @@ def run(options: argparse.Namespace) -> None:
 
 def facts() -> Iterator[tuple[str, str]]:
     """Yields what is named, and what it is here."""
-    found = backend.environment()
-    machine = filter(None, (found["device"], found["processor"], backend.kind()))
-    yield "machine", ", ".join(machine)
+    found = machine.environment()
+    names = filter(None, (found["device"], found["processor"], machine.kind()))
+    yield "machine", ", ".join(names)
     packages = ("python", "vgg_jax", "jax", "jaxlib", "flax", "optax", "numpy")
     yield "versions", ", ".join(f"{name} {found[name]}" for name in packages)
     yield "devices", ", ".join(map(str, jax.devices()))
@@ -101,7 +101,7 @@ def measured(dtype: str) -> str:
         f"VGG-16 trains at {images:,.0f} images/s, {share:.0%} of the "
         f"{products / 1e9:,.0f} GFLOP/s of matrix products"
     )
-    reached = REACHED.get(backend.kind(), {}).get(dtype)
+    reached = REACHED.get(machine.kind(), {}).get(dtype)
     if not reached:
         return text
     text += f"; such a machine reaches {reached:.0%} when idle"

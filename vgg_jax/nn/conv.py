@@ -92,7 +92,22 @@ def _cpu_algorithm(x: jax.Array, w: jax.Array) -> direct.Convolution:
             return _OF_FEW_PIXELS
         if channels >= _MIN_WINOGRAD_CHANNELS:
             return _winograd if products > _DIRECT_PRODUCTS else _MIXED
+    import os
+
+    n = int(os.environ.get("F2", "0"))
+    if (
+        kernel == 3
+        and x.dtype == jnp.bfloat16
+        and 4 <= height <= n
+        and height % 2 == 0 == width % 2
+        and channels >= 32
+    ):
+        return _winograd2
     return _DIRECT
+
+
+def _winograd2(x, w):
+    return winograd.conv3x3(x, w, winograd.F2)
 
 
 def _has_few_pixels(x: jax.Array, products: int) -> bool:
@@ -112,9 +127,13 @@ def _pointwise(x: jax.Array, w: jax.Array) -> jax.Array:
 
 
 def _winograd(x: jax.Array, w: jax.Array) -> jax.Array:
-    height, width = x.shape[1:3]
-    x = jnp.pad(x, ((0, 0), (0, -height % 4), (0, -width % 4), (0, 0)))
-    return winograd.conv3x3(x, w)[:, :height, :width]
+    return winograd.conv3x3(_to_tiles(x), w)[:, : x.shape[1], : x.shape[2]]
+
+
+def _to_tiles(x: jax.Array) -> jax.Array:
+    """Pads with zeros to whole tiles of Winograd's."""
+    rows, columns = (-size % winograd.F4.tile for size in x.shape[1:3])
+    return jnp.pad(x, ((0, 0), (0, rows), (0, columns), (0, 0)))
 
 
 def _dense(x: jax.Array, w: jax.Array) -> jax.Array:
@@ -158,9 +177,7 @@ def _karatsuba2x2(x: jax.Array, w: jax.Array) -> jax.Array:
 
 def _by_winograd(x: jax.Array, g: jax.Array, kernel: int) -> jax.Array:
     """Returns the gradient by the kernel, where it alone is Winograd's."""
-    w = jnp.zeros((kernel, kernel, x.shape[-1], g.shape[-1]), x.dtype)
-    _, pull = jax.vjp(lambda w: _winograd(x, w), w)
-    return pull(g)[0]
+    return winograd.by_kernel(_to_tiles(x), _to_tiles(g), kernel)
 
 
 _DIRECT = direct.of_passes(

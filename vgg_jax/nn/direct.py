@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.export import is_symbolic_dim
 
-from vgg_jax.nn import winograd
+from vgg_jax.nn import pieces, winograd
 
 Convolution = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -111,15 +111,21 @@ def by_product(x: jax.Array, g: jax.Array, kernel: int) -> jax.Array:
     layer's, is shifted both ways instead.
     """
     (*_, channels), features, r = x.shape, g.shape[-1], kernel // 2
+    few = channels <= _FEW_CHANNELS
     moves = range(-r, r + 1)
-    images = [_shifted(x, -j, 2) for j in moves]
-    if few := channels <= _FEW_CHANNELS:
-        images = [_shifted(image, -i, 1) for i in moves for image in images]
-    else:
-        g = jnp.concatenate([_shifted(g, i, 1) for i in moves], -1)
-    x = jnp.concatenate(images, -1)
-    x, g = (a.reshape(-1, a.shape[-1]) for a in (x, g))
-    dw = winograd.product_over_pixels(x, g)
+
+    def product(x, g):
+        images = [_shifted(x, -j, 2) for j in moves]
+        if few:
+            images = [_shifted(image, -i, 1) for i in moves for image in images]
+        else:
+            g = jnp.concatenate([_shifted(g, i, 1) for i in moves], -1)
+        x = jnp.concatenate(images, -1)
+        x, g = (a.reshape(-1, a.shape[-1]) for a in (x, g))
+        return winograd.product_over_pixels(x, g), None
+
+    n = pieces.count(x, copies=kernel**2 if few else 1)
+    dw, _ = pieces.summed(product, n, x, g)
     if few:
         return dw.reshape(kernel, kernel, channels, features)
     return dw.reshape(kernel, channels, kernel, features).transpose(2, 0, 1, 3)

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
+from vgg_jax.nn.apart import apart
+
 _AXES = (0, 1, 2)  # of [B, H, W, C]: all but the channels
 EPSILON = 1e-5  # added to the variance
 
@@ -112,6 +114,86 @@ def _batch_norm_jvp(primals, tangents):
     return (y, mean, variance), (dy.astype(dtype), dmean, dvariance)
 
 
+@jax.custom_vjp
+def _batch_norm_on_cpu(
+    x: jax.Array, scale: jax.Array, bias: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """`batch_norm` with each sum over the pixels compiled apart.
+
+    So XLA:CPU reads bfloat16 once per sum. Where several sums share the conversion to
+    float32, it writes that to memory and keeps it until the backward pass.
+    """
+    return _forward(x, scale, bias)[0]
+
+
+@apart
+def _sum(x):
+    return x.astype(jnp.float32).sum(_AXES)
+
+
+@apart
+def _sum_of_squares(x):
+    return jnp.square(x.astype(jnp.float32)).sum(_AXES)
+
+
+@apart
+def _product(x, y):
+    return x * y
+
+
+@apart
+def _sum_of_products_float32(x, y):
+    return (x * y).sum(_AXES)
+
+
+def _sum_of_products(x, y):
+    if x.dtype == jnp.float32:
+        return _sum_of_products_float32(x, y)
+    # A bfloat16 product costs less than two conversions; its rounding averages out.
+    return _sum(_product(x, y))
+
+
+def _forward(x, scale, bias):
+    count = x.size // x.shape[-1]
+    mean = _sum(x) / count
+    variance = jnp.maximum(_sum_of_squares(x) / count - jnp.square(mean), 0.0)
+    y = normalize(x, mean, variance, scale, bias)
+    return (y, mean, variance), (x, scale, mean, variance)
+
+
+def _backward(residuals, cotangents):
+    x, scale, mean, variance = residuals
+    dy, dmean, dvariance = cotangents
+    inverse = lax.rsqrt(variance + EPSILON)
+    count = x.size // x.shape[-1]
+    dbias = _sum(dy)
+    dscale = (_sum_of_products(dy, x) - mean * dbias) * inverse  # sum(dy * xhat)
+    factor = scale * inverse
+    slope = (2 * dvariance - factor * inverse * dscale) / count
+    offset = (dmean - factor * dbias) / count - slope * mean
+    return _line(dy, x, factor, slope, offset), dscale, dbias
+
+
+@apart
+def _line(dy, x, factor, slope, offset):
+    """Returns `factor * dy + slope * x + offset`, all but `dy` and `x` per channel."""
+    dx = _over_pixels(factor) * dy.astype(jnp.float32)
+    dx += _over_pixels(slope) * x.astype(jnp.float32) + _over_pixels(offset)
+    return dx.astype(x.dtype)
+
+
+_batch_norm_on_cpu.defvjp(_forward, _backward)
+
+
+def _fast_batch_norm(x, scale, bias):
+    return lax.platform_dependent(
+        x, scale, bias, cpu=_batch_norm_on_cpu, default=batch_norm
+    )
+
+
+IMPLEMENTATIONS = {"auto": _fast_batch_norm, "lax": batch_norm}
+
+
 class BatchNorm(nn.Module):
     """Normalises each channel of `[B, H, W, C]`, as `flax.linen.BatchNorm` does.
 
@@ -124,6 +206,8 @@ class BatchNorm(nn.Module):
     Attributes:
         use_scale: whether a scale is learnt; if not, it is 1.
         momentum: share of the running averages that stays at each update, in [0, 1].
+        implementation: "auto" or "lax", as for `conv.conv2d`: forward-mode derivatives
+            on CPU need "lax".
 
     >>> norm, x = BatchNorm(momentum=0.5), jnp.ones((2, 4, 4, 3))
     >>> variables = norm.init(jax.random.key(0), x, train=True)
@@ -134,6 +218,7 @@ class BatchNorm(nn.Module):
 
     use_scale: bool = True
     momentum: float = 0.9
+    implementation: str = "auto"
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -147,7 +232,7 @@ class BatchNorm(nn.Module):
         variance = average("var", jnp.ones, shape, jnp.float32)
         if not train:
             return normalize(x, mean.value, variance.value, scale, bias)
-        y, *moments = batch_norm(x, scale, bias)
+        y, *moments = IMPLEMENTATIONS[self.implementation](x, scale, bias)
         if not self.is_initializing():
             for running, new in zip((mean, variance), moments, strict=True):
                 old = self.momentum * running.value

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from vgg_jax.errors import choose
+from vgg_jax.nn.apart import apart
 
 _CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1))  # the order `lax.reduce_window` looks in
 
@@ -112,7 +113,11 @@ def _forward(x):
 
 
 def _backward(residuals, g):
-    x, y = residuals
+    return (_to_first_maximum(*residuals, g),)
+
+
+@apart  # reads x, which the layer before keeps, rather than what x was made of
+def _to_first_maximum(x, y, g):
     free = jnp.ones(y.shape, bool)  # windows whose gradient is still to be given
     parts = []
     for corner in _corners(x):
@@ -124,7 +129,7 @@ def _backward(residuals, g):
     dx = jnp.stack(rows, axis=2).reshape(batch, 2 * height, width, 2, channels)
     dx = dx.reshape(batch, 2 * height, 2 * width, channels)
     odd = [(0, n - m, 0) for n, m in zip(x.shape, dx.shape, strict=True)]
-    return (lax.pad(dx, jnp.zeros((), dx.dtype), odd),)
+    return lax.pad(dx, jnp.zeros((), dx.dtype), odd)
 
 
 _max_pool_on_cpu.defvjp(_forward, _backward)

@@ -18,6 +18,7 @@ from vgg_jax.nn.lrn import local_response_norm
 from vgg_jax.nn.normalization import BatchNorm
 from vgg_jax.nn.patterns import matches
 from vgg_jax.nn.pooling import POOLS, pool2d
+from vgg_jax.nn.relu import relu
 
 # Kinds of layers whose outputs are sown: everything with a name in the paper's terms.
 _SOWN = ("conv", "batch_norm", "lrn", "relu", "pool", "adaptive_average", "dense")
@@ -235,7 +236,8 @@ def _conv(model: VGG, spec: LayerSpec, x: jax.Array, train: bool) -> jax.Array:
 
 def _batch_norm(model: VGG, spec: LayerSpec, x: jax.Array, train: bool) -> jax.Array:
     moves = train and not model.is_frozen_norm(spec.name)
-    return BatchNorm(model.norm_scale, name=spec.name)(x, train=moves)
+    norm = BatchNorm(model.norm_scale, implementation=model.conv, name=spec.name)
+    return norm(x, train=moves)
 
 
 def _lrn(model: VGG, spec: LayerSpec, x: jax.Array, train: bool) -> jax.Array:
@@ -244,8 +246,8 @@ def _lrn(model: VGG, spec: LayerSpec, x: jax.Array, train: bool) -> jax.Array:
 
 
 def _relu(model: VGG, spec: LayerSpec, x: jax.Array, train: bool) -> jax.Array:
-    del model, spec, train
-    return nn.relu(x)
+    del spec, train
+    return relu(x, implementation=model.conv)
 
 
 def _pool(model: VGG, spec: LayerSpec, x: jax.Array, train: bool) -> jax.Array:

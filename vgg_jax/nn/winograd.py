@@ -1,12 +1,13 @@
-"""Winograd convolution F(4x4, 3x3) in plain JAX, with a hand-written gradient.
+"""Winograd convolution F(mxm, 3x3) in plain JAX, with a hand-written gradient.
 
-Lavin & Gray, "Fast Algorithms for Convolutional Neural Networks" (2015): 36
-multiplications give the 4x4 outputs of a 3x3 kernel that take 144 directly.
-`docs/results.md` says where that beats XLA's direct convolution on CPU in float32. The
-rounding error is a few times that of a direct convolution; `tests/nn/test_conv.py`
-holds it to 1e-5 relative.
+Lavin & Gray, "Fast Algorithms for Convolutional Neural Networks" (2015): F(4x4, 3x3)
+gives the 4x4 outputs of a 3x3 kernel by 36 multiplications where 144 are needed
+directly, F(2x2, 3x3) 2x2 outputs by 16 in place of 36. `docs/results.md` says where
+that beats XLA's direct convolution on CPU. The rounding error of F(4x4) in float32 and
+of F(2x2) in bfloat16 is a few times that of a direct convolution
+(`tests/nn/test_conv.py` holds both to it); that of F(4x4) in bfloat16 is 16 times that.
 
-The 36 products stay separate matrix products (a list, never stacked), and the
+The products stay separate matrix products (a list, never stacked), and the
 transforms are sums of strided slices, channels innermost. You may be tempted to stack
 the products or to write the transforms as einsum: the transforms measured 1.2 to 3
 times slower (jax 0.10). The transform along one axis is compiled apart from the one
@@ -14,60 +15,75 @@ along the other (`_apart`): XLA:CPU would fuse the two and compute the first aga
 every element of the second.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from functools import wraps
+import math
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.experimental.xla_metadata import set_xla_metadata
 from jax.sharding import NamedSharding, PartitionSpec
 
-TILE = 4  # outputs per tile and axis; a tile reads TILE + 2 inputs
-
-# Transform matrices of F(4x4, 3x3): input B^T, kernel G, output A^T.
-_BT = (
-    (4, 0, -5, 0, 1, 0),
-    (0, -4, -4, 1, 1, 0),
-    (0, 4, -4, -1, 1, 0),
-    (0, -2, -1, 2, 1, 0),
-    (0, 2, -1, -2, 1, 0),
-    (0, 4, 0, -5, 0, 1),
-)
-_G = (
-    (1 / 4, 0, 0),
-    (-1 / 6, -1 / 6, -1 / 6),
-    (-1 / 6, 1 / 6, -1 / 6),
-    (1 / 24, 1 / 12, 1 / 6),
-    (1 / 24, -1 / 12, 1 / 6),
-    (0, 0, 1),
-)
-_AT = (
-    (1, 1, 1, 1, 1, 0),
-    (0, 1, -1, 2, -2, 0),
-    (0, 1, 1, 4, 4, 0),
-    (0, 1, -1, 8, -8, 1),
-)
-
-# One product transforms a whole kernel: 36 sums of its nine taps, each a loop of its
-# own, took a fifth more of the time to compile a training step, and no less to run.
-_KERNEL = np.kron(_G, _G)  # [36, 9]
+from vgg_jax.nn import pieces
+from vgg_jax.nn.apart import apart
 
 _Matrix = Sequence[Sequence[float]]
+
+
+class Transform(NamedTuple):
+    """The matrices of F(tile x tile, 3x3), which transform along one axis.
+
+    Attributes:
+        tile: outputs per tile; a tile reads `tile + 2` inputs.
+        inputs: B^T, `[tile + 2, tile + 2]`.
+        kernel: G, `[tile + 2, 3]`.
+        outputs: A^T, `[tile, tile + 2]`.
+    """
+
+    tile: int
+    inputs: _Matrix
+    kernel: _Matrix
+    outputs: _Matrix
+
+
+F2 = Transform(
+    tile=2,
+    inputs=((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1)),
+    kernel=((1, 0, 0), (1 / 2, 1 / 2, 1 / 2), (1 / 2, -1 / 2, 1 / 2), (0, 0, 1)),
+    outputs=((1, 1, 1, 0), (0, 1, -1, -1)),
+)
+F4 = Transform(
+    tile=4,
+    inputs=(
+        (4, 0, -5, 0, 1, 0),
+        (0, -4, -4, 1, 1, 0),
+        (0, 4, -4, -1, 1, 0),
+        (0, -2, -1, 2, 1, 0),
+        (0, 2, -1, -2, 1, 0),
+        (0, 4, 0, -5, 0, 1),
+    ),
+    kernel=(
+        (1 / 4, 0, 0),
+        (-1 / 6, -1 / 6, -1 / 6),
+        (-1 / 6, 1 / 6, -1 / 6),
+        (1 / 24, 1 / 12, 1 / 6),
+        (1 / 24, -1 / 12, 1 / 6),
+        (0, 0, 1),
+    ),
+    outputs=(
+        (1, 1, 1, 1, 1, 0),
+        (0, 1, -1, 2, -2, 0),
+        (0, 1, 1, 4, 4, 0),
+        (0, 1, -1, 8, -8, 1),
+    ),
+)
+
 _Grid = list[list[jax.Array]]
 
 
-def _apart(function: Callable) -> Callable:
-    """Returns `function` as a call that XLA neither inlines nor fuses."""
-    compiled = jax.jit(function)
-
-    @wraps(function)
-    def call(*arrays):
-        with set_xla_metadata(inlineable="false"):
-            return compiled(*arrays)
-
-    return call
+_apart = partial(apart, static=(0,))  # the transform is a constant
 
 
 def _transposed(matrix: _Matrix) -> _Matrix:
@@ -94,9 +110,9 @@ def _flat(grid: _Grid) -> list[jax.Array]:
 
 
 def _square(arrays: Iterable[jax.Array], shape: tuple[int, int, int]) -> _Grid:
-    """Undoes `_flat`: 36 arrays [tiles, C] -> 6 x 6 of [B, H / 4, W / 4, C]."""
-    n = TILE + 2
+    """Undoes `_flat`: n * n arrays [tiles, C] -> n x n of [B, rows, columns, C]."""
     arrays = [a.reshape(*shape, a.shape[-1]) for a in arrays]
+    n = math.isqrt(len(arrays))
     return [arrays[i : i + n] for i in range(0, n * n, n)]
 
 
@@ -108,28 +124,29 @@ def _interleave(parts: Sequence[jax.Array], axis: int) -> jax.Array:
     return stacked.reshape(shape)
 
 
-def _tiles(a: jax.Array, count: int, axis: int) -> list[jax.Array]:
-    """Returns the slices `s::TILE` along an axis for s < count, one entry per tile."""
-    n = (a.shape[axis] - count + TILE) // TILE
-    return [
-        lax.slice_in_dim(a, s, s + (n - 1) * TILE + 1, TILE, axis) for s in range(count)
-    ]
+def _tiles(a: jax.Array, count: int, stride: int, axis: int) -> list[jax.Array]:
+    """Returns the slices `s::stride` along an axis for s < count, an entry per tile."""
+    length = a.shape[axis] - count + 1
+    return [lax.slice_in_dim(a, s, s + length, stride, axis) for s in range(count)]
 
 
 @_apart
-def _pad(x: jax.Array) -> jax.Array:
+def _pad(_: Transform, x: jax.Array) -> jax.Array:
     return jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
 
 
+def _tiles_in(t: Transform, x: jax.Array, axis: int) -> list[jax.Array]:
+    return _apply(t.inputs, _tiles(x, t.tile + 2, t.tile, axis))
+
+
 @_apart
-def _input_rows(x: jax.Array) -> list[jax.Array]:
-    return _apply(_BT, _tiles(x, TILE + 2, 1))
+def _input_rows(t: Transform, x: jax.Array) -> list[jax.Array]:
+    return _tiles_in(t, x, 1)
 
 
-def _input_transform(x: jax.Array) -> list[jax.Array]:
-    """Transforms every tile: [B, H, W, C] -> 36 arrays [tiles, C]."""
-    rows = _input_rows(_pad(x))
-    return _flat([_apply(_BT, _tiles(row, TILE + 2, 2)) for row in rows])
+def _input_transform(t: Transform, x: jax.Array) -> list[jax.Array]:
+    """Transforms every tile: [B, H, W, C] -> (tile + 2)^2 arrays [tiles, C]."""
+    return _flat([_tiles_in(t, row, 2) for row in _input_rows(t, _pad(t, x))])
 
 
 def _overlap_add(parts: Sequence[jax.Array], axis: int) -> jax.Array:
@@ -140,60 +157,68 @@ def _overlap_add(parts: Sequence[jax.Array], axis: int) -> jax.Array:
         pad[axis] = (by, -by, 0)
         return lax.pad(a, jnp.zeros((), a.dtype), pad)
 
-    first = parts[1] + shift(parts[5], 1)
-    last = parts[4] + shift(parts[0], -1)
-    return _interleave([first, parts[2], parts[3], last], axis)
+    before, first, *middle, last, after = parts
+    first, last = first + shift(after, 1), last + shift(before, -1)
+    return _interleave([first, *middle, last], axis)
 
 
 @_apart
-def _columns_back(*row: jax.Array) -> jax.Array:
-    return _overlap_add(_apply(_transposed(_BT), row), 2)
+def _columns_back(t: Transform, *row: jax.Array) -> jax.Array:
+    return _overlap_add(_apply(_transposed(t.inputs), row), 2)
 
 
 @_apart
-def _rows_back(*rows: jax.Array) -> jax.Array:
-    return _overlap_add(_apply(_transposed(_BT), rows), 1)
+def _rows_back(t: Transform, *rows: jax.Array) -> jax.Array:
+    return _overlap_add(_apply(_transposed(t.inputs), rows), 1)
 
 
 def _input_transposed(
-    tiles: Iterable[jax.Array], shape: tuple[int, int, int]
+    t: Transform, tiles: Iterable[jax.Array], shape: tuple[int, int, int]
 ) -> jax.Array:
     """Applies the transpose of `_input_transform`."""
-    return _rows_back(*[_columns_back(*row) for row in _square(tiles, shape)])
+    return _rows_back(t, *[_columns_back(t, *row) for row in _square(tiles, shape)])
 
 
-def _kernel_transform(w: jax.Array) -> list[jax.Array]:
-    """Transforms the kernel: [3, 3, C, K] -> 36 arrays [C, K]."""
-    taps = w.reshape(_KERNEL.shape[1], -1)
-    kernels = jnp.matmul(_KERNEL.astype(w.dtype), taps, precision=lax.Precision.HIGHEST)
-    return list(kernels.reshape(-1, *w.shape[2:]))
+# One product transforms a whole kernel: sums of its nine taps, each a loop of its own,
+# took a fifth more of the time to compile a training step, and no less to run.
 
 
-def _kernel_transposed(products: list[jax.Array]) -> jax.Array:
+def _kernel_transform(t: Transform, w: jax.Array) -> list[jax.Array]:
+    """Transforms the kernel: [3, 3, C, K] -> (tile + 2)^2 arrays [C, K]."""
+    matrix = jnp.asarray(np.kron(t.kernel, t.kernel), jnp.float32)  # [.., 9]
+    taps = w.reshape(9, -1).astype(jnp.float32)
+    kernels = jnp.matmul(matrix, taps, precision=lax.Precision.HIGHEST)
+    return list(kernels.astype(w.dtype).reshape(-1, *w.shape[2:]))
+
+
+def _kernel_transposed(t: Transform, products: list[jax.Array]) -> jax.Array:
     """Applies the transpose of `_kernel_transform`."""
-    flat = jnp.stack(products).reshape(len(products), -1)
-    back = _KERNEL.T.astype(flat.dtype)
-    taps = jnp.matmul(back, flat, precision=lax.Precision.HIGHEST)
-    return taps.reshape(3, 3, *products[0].shape)
+    matrix = jnp.asarray(np.kron(t.kernel, t.kernel).T, jnp.float32)
+    flat = jnp.stack(products).reshape(len(products), -1).astype(jnp.float32)
+    taps = jnp.matmul(matrix, flat, precision=lax.Precision.HIGHEST)
+    return taps.astype(products[0].dtype).reshape(3, 3, *products[0].shape)
 
 
 def _output_transform(
-    products: Iterable[jax.Array], shape: tuple[int, int, int]
+    t: Transform, products: Iterable[jax.Array], shape: tuple[int, int, int]
 ) -> jax.Array:
-    """Transforms the products back: 36 arrays [tiles, K] -> [B, H, W, K]."""
-    grid = _sandwich(_AT, _square(products, shape))
+    """Transforms the products back: (tile + 2)^2 arrays [tiles, K] -> [B, H, W, K]."""
+    grid = _sandwich(t.outputs, _square(products, shape))
     return _interleave([_interleave(row, 2) for row in grid], 1)
 
 
+def _tiles_out(t: Transform, g: jax.Array, axis: int) -> list[jax.Array]:
+    return _apply(_transposed(t.outputs), _tiles(g, t.tile, t.tile, axis))
+
+
 @_apart
-def _cotangent_rows(g: jax.Array) -> list[jax.Array]:
-    return _apply(_transposed(_AT), _tiles(g, TILE, 1))
+def _cotangent_rows(t: Transform, g: jax.Array) -> list[jax.Array]:
+    return _tiles_out(t, g, 1)
 
 
-def _output_transposed(g: jax.Array) -> list[jax.Array]:
-    """Applies the transpose of `_output_transform`: -> 36 arrays [tiles, K]."""
-    rows = _cotangent_rows(g)
-    return _flat([_apply(_transposed(_AT), _tiles(row, TILE, 2)) for row in rows])
+def _output_transposed(t: Transform, g: jax.Array) -> list[jax.Array]:
+    """Applies the transpose of `_output_transform`."""
+    return _flat([_tiles_out(t, row, 2) for row in _cotangent_rows(t, g)])
 
 
 def product_over_pixels(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -211,45 +236,81 @@ def _product_over_features(a: jax.Array, b: jax.Array) -> jax.Array:
     return lax.dot_general(a, b, (((1,), (1,)), ((), ())))  # a @ b.T
 
 
-def _tile_shape(x: jax.Array) -> tuple[int, int, int]:
+def _tile_shape(t: Transform, x: jax.Array) -> tuple[int, int, int]:
     """Returns the number of images, of rows of tiles and of tiles per row."""
-    return x.shape[0], x.shape[1] // TILE, x.shape[2] // TILE
+    return x.shape[0], x.shape[1] // t.tile, x.shape[2] // t.tile
 
 
-@jax.custom_vjp
-def conv3x3(x: jax.Array, w: jax.Array) -> jax.Array:
-    """Convolves with stride 1 and zero padding 1, by Winograd F(4x4, 3x3).
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def conv3x3(x: jax.Array, w: jax.Array, transform: Transform = F4) -> jax.Array:
+    """Convolves with stride 1 and zero padding 1.
 
     Differentiable once, in reverse mode.
 
     Args:
-        x: float32 `[B, H, W, C]`; H and W are multiples of 4.
-        w: float32 `[3, 3, C, K]`.
+        x: `[B, H, W, C]`, float32 or bfloat16; H and W are multiples of the tile.
+        w: `[3, 3, C, K]`, dtype of `x`.
+        transform: `F2` or `F4`.
 
     Returns:
-        float32 `[B, H, W, K]`.
+        `[B, H, W, K]` in the dtype of `x`.
 
     >>> x, w = jnp.ones((1, 4, 4, 1)), jnp.ones((3, 3, 1, 1))
     >>> conv3x3(x, w)[0, 0, :, 0].round().tolist()  # a corner sees 2 x 2 pixels
     [4.0, 6.0, 6.0, 4.0]
     """
-    return _forward(x, w)[0]
+    return _forward(x, w, transform)[0]
 
 
-def _forward(x, w):
-    tiles = _input_transform(x)
-    kernels = _kernel_transform(w)
-    products = [t @ u for t, u in zip(tiles, kernels, strict=True)]
-    return _output_transform(products, _tile_shape(x)), (tiles, w)
+def _forward(x, w, t):
+    kernels = _kernel_transform(t, w)
+
+    def value(x):
+        tiles = _input_transform(t, x)
+        products = [tile @ u for tile, u in zip(tiles, kernels, strict=True)]
+        return _output_transform(t, products, _tile_shape(t, x)), tiles
+
+    if (n := pieces.count(x)) > 1:  # tiles of so large an input are made again
+        return pieces.mapped(lambda x: value(x)[0], n, x), (x, None, w)
+    y, tiles = value(x)
+    return y, (None, tiles, w)
 
 
-def _backward(residuals, g):
-    tiles, w = residuals
-    products = _output_transposed(g)
-    kernels = _kernel_transform(w)
-    dw = [product_over_pixels(t, p) for t, p in zip(tiles, products, strict=True)]
-    dx = [_product_over_features(p, u) for p, u in zip(products, kernels, strict=True)]
-    return _input_transposed(dx, _tile_shape(g)), _kernel_transposed(dw)
+def _backward(t, residuals, g):
+    x, tiles, w = residuals
+    kernels = _kernel_transform(t, w)
+
+    def gradients(g, tiles):
+        products = _output_transposed(t, g)
+        dw = [product_over_pixels(x, p) for x, p in zip(tiles, products, strict=True)]
+        dx = [
+            _product_over_features(p, u) for p, u in zip(products, kernels, strict=True)
+        ]
+        return dw, _input_transposed(t, dx, _tile_shape(t, g))
+
+    if tiles is not None:
+        dw, dx = gradients(g, tiles)
+    else:
+        piece = lambda x, g: gradients(g, _input_transform(t, x))
+        dw, dx = pieces.summed(piece, pieces.count(x), x, g)
+    return dx, _kernel_transposed(t, dw)
 
 
 conv3x3.defvjp(_forward, _backward)
+
+
+def by_kernel(x: jax.Array, g: jax.Array, kernel: int) -> jax.Array:
+    """Returns the gradient by the kernel alone, by `F4`.
+
+    Args:
+        x: float32 `[B, H, W, C]`; H and W are multiples of 4.
+        g: float32 `[B, H, W, K]`, the cotangent of the output.
+        kernel: 3.
+    """
+    del kernel
+
+    def products(x, g):
+        pairs = zip(_input_transform(F4, x), _output_transposed(F4, g), strict=True)
+        return [product_over_pixels(*pair) for pair in pairs], None
+
+    return _kernel_transposed(F4, pieces.summed(products, pieces.count(x), x, g)[0])

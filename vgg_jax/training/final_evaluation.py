@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vgg_jax import backend
+from vgg_jax import machine
 from vgg_jax.data import batches
 from vgg_jax.data.description import description
 from vgg_jax.errors import ConfigError, RunError
@@ -63,7 +63,7 @@ def final_evaluation(session: Session, state: TrainState) -> dict[str, Any] | No
         "epoch": int(state.epochs),
         "step": int(state.step),
         "seconds": sum(row["seconds"] for row in rows if row["kind"] == "epoch"),
-        "environment": backend.environment(),
+        "environment": machine.environment(),
         "data": description(session.dataset, session.recipe.augment.measured),
         **({"init": session.init} if session.init else {}),
         "set_aside": _set_aside(session.workdir),

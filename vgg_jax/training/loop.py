@@ -7,11 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from vgg_jax import files
+from vgg_jax import files, memory
 from vgg_jax.data import batches
 from vgg_jax.errors import RESUMES, RunError, system_errors
 from vgg_jax.files import write_atomically
@@ -26,7 +27,12 @@ from vgg_jax.training.interrupt import Stopped
 from vgg_jax.training.session import Session, opened
 from vgg_jax.training.step import TrainState
 
-_IN_FLIGHT = 1  # steps dispatched ahead of the one whose metrics are read
+# Steps dispatched ahead of the one whose metrics are read. On CPU each takes its memory
+# at once, as much as the one before, and gains nothing.
+_IN_FLIGHT = {"cpu": 0, "gpu": 1, "tpu": 1}
+# After these memory is given back: the first steps of an epoch, until malloc has found
+# room for one and stays with it, and long ones, which do not feel it.
+_SETTLING, _LONG = 3, 1.0  # steps, seconds
 
 
 def train(
@@ -161,6 +167,7 @@ def _train_epoch(session: Session, state: TrainState) -> TrainState:
     epoch = int(state.epochs)
     start = int(state.step) - epoch * session.steps_per_epoch
     pending = deque()  # (step of the epoch, images, metrics on the device)
+    in_flight = _IN_FLIGHT[jax.default_backend()]
     session.display.status("compiling the training step")
     epoch_batches = batches.training(
         session.dataset.train,
@@ -172,15 +179,19 @@ def _train_epoch(session: Session, state: TrainState) -> TrainState:
     )
     for i, batch in enumerate(epoch_batches, start + 1):
         session.profile()
+        began = time.monotonic()
         state, metrics = session.train_step(state, batch)
         pending.append((i, len(batch.labels), metrics))
-        _read(session, epoch, pending, leave=_IN_FLIGHT)
+        _read(session, epoch, pending, leave=in_flight)
+        if i <= start + _SETTLING or time.monotonic() - began > _LONG:
+            memory.give_back()
         if session.stop():
             break
         if time.monotonic() - session.saved_at > 60 * config.checkpoint.minutes:
             _read(session, epoch, pending, leave=0)
             session.save(state)
     _read(session, epoch, pending, leave=0)
+    memory.give_back()
     return state
 
 

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from vgg_jax import backend
+from vgg_jax import machine, memory
 from vgg_jax.data import batches, datasets
 from vgg_jax.data.description import description
 from vgg_jax.data.streaming import Streamed
@@ -57,7 +57,7 @@ class Session:
     def evaluate(self, name: str, variables: Any) -> Evaluation | None:
         """Evaluates the split `name`; None if a signal came meanwhile."""
         split = getattr(self.dataset, name)
-        return evaluate(
+        evaluation = evaluate(
             self.eval_step,
             variables,
             split,
@@ -65,6 +65,8 @@ class Session:
             report=lambda count: self.display.evaluate(name, count, len(split)),
             stop=self.stop,
         )
+        memory.give_back()
+        return evaluation
 
     def save(self, state: step.TrainState, metrics: Mapping | None = None) -> bool:
         """Starts a checkpoint; returns whether it is the best so far."""
@@ -126,7 +128,7 @@ def _checkpoints(
     facts = {
         "config": dict(config.fields),
         "data": data,
-        "environment": backend.environment(),
+        "environment": machine.environment(),
         "init": init,
     }
     return Checkpoints(

@@ -1,0 +1,128 @@
+"""Which machine a program runs on, and what else a result of it depends on."""
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import jax
+
+import vgg_jax
+
+_BFLOAT16_CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
+# Flag of /proc/cpuinfo -> what it is called here, the fastest first.
+_KINDS = {
+    "amx_bf16": "AMX",
+    "avx512_bf16": "AVX512_BF16",
+    "avx512f": "AVX512",
+    "avx2": "AVX2",
+}
+
+
+def kind() -> str:
+    """Returns what a CPU multiplies by, which decides what is fast on it.
+
+    That is "AMX", "AVX512_BF16", "AVX512" or "AVX2", the best that it has; "" for
+    others, and where it cannot be read. A GPU's or TPU's is its name.
+
+    >>> isinstance(kind(), str)
+    True
+    """
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        return device.device_kind
+    flags = set(_cpuinfo("flags").split())
+    return next((name for flag, name in _KINDS.items() if flag in flags), "")
+
+
+def has_bfloat16() -> bool:
+    """Returns whether the CPU multiplies bfloat16 in hardware."""
+    return not _BFLOAT16_CPU_FLAGS.isdisjoint(_cpuinfo("flags").split())
+
+
+def describe() -> str:
+    """Returns the device that a run uses: the first, however many JAX sees.
+
+    That is `2 CPU cores`, say, `NVIDIA H100 80GB HBM3`, or `1 of 8 NVIDIA H100 80GB
+    HBM3`.
+    """
+    devices = jax.devices()
+    kind = devices[0].device_kind
+    if devices[0].platform == "cpu":
+        cores = _cores()
+        kind = f"{cores} CPU core{'s' if cores > 1 else ''}"
+        return kind if len(devices) == 1 else f"1 of {len(devices)} devices on {kind}"
+    return kind if len(devices) == 1 else f"1 of {len(devices)} {kind}"
+
+
+def environment() -> dict[str, str]:
+    """Returns what a result depends on besides its config.
+
+    Returns:
+        "device" and "processor", the versions of "python" and of the packages that
+        compute, the "command" of this process, and the "commit" of the checkout it runs
+        from, which ends with "-dirty" where files differ from it; "" outside one.
+
+    >>> sorted(environment())[:4]
+    ['command', 'commit', 'device', 'flax']
+    """
+    packages = ("jax", "jaxlib", "flax", "optax", "numpy", "vgg_jax")
+    return {
+        "device": describe(),
+        "processor": _cpuinfo("model name") or platform.processor(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+        "command": _command(),
+        "commit": _commit(),
+    }
+
+
+def _command() -> str:
+    """Returns the command line of this process as it was typed."""
+    program = Path(sys.argv[0]).name
+    if program == "vgg":  # the console script, without its directory
+        return shlex.join(["vgg", *sys.argv[1:]])
+    if program == "__main__.py":
+        return shlex.join(["python", "-m", "vgg_jax", *sys.argv[1:]])
+    return shlex.join(["python", *sys.argv])
+
+
+def _commit() -> str:
+    root = Path(vgg_jax.__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return ""
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        described = subprocess.run(
+            [*command, "--abbrev=40"], capture_output=True, text=True
+        )
+    except OSError:  # no git
+        return ""
+    return described.stdout.strip()
+
+
+def version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:  # run from a checkout
+        return vgg_jax.__version__ if package == "vgg_jax" else "not installed"
+
+
+def _cpuinfo(key: str) -> str:
+    """Returns an entry of /proc/cpuinfo for the first processor; "" if not on Linux."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    values = (x.split(":", 1)[1].strip() for x in lines if x.startswith(key))
+    return next(values, "")
+
+
+def _cores() -> int:
+    """Returns the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
