@@ -1,5 +1,6 @@
 """Which machine a program runs on, and what else a result of it depends on."""
 
+import functools
 import os
 import platform
 import shlex
@@ -23,17 +24,23 @@ _KINDS = {
 
 
 def kind() -> str:
-    """Returns what a CPU multiplies by, which decides what is fast on it.
+    """Returns what the first device multiplies by, which decides what is fast on it.
 
-    That is "AMX", "AVX512_BF16", "AVX512" or "AVX2", the best that it has; "" for
-    others, and where it cannot be read. A GPU's or TPU's is its name.
+    That is `cpu_kind` of a CPU; of a GPU or TPU its name.
 
     >>> isinstance(kind(), str)
     True
     """
     device = jax.devices()[0]
-    if device.platform != "cpu":
-        return device.device_kind
+    return cpu_kind() if device.platform == "cpu" else device.device_kind
+
+
+@functools.cache  # of each convolution that is traced
+def cpu_kind() -> str:
+    """Returns "AMX", "AVX512_BF16", "AVX512" or "AVX2", the best that this CPU has.
+
+    "" for others, and where it cannot be read. Starts no backend.
+    """
     flags = set(_cpuinfo("flags").split())
     return next((name for flag, name in _KINDS.items() if flag in flags), "")
 

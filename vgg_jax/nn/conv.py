@@ -12,16 +12,19 @@ depends on the shape and the type (`benchmarks/layers.py` measures it,
   channels have transforms that take as long as they save, and for what is a few pixels
   beside a large kernel, as the last stages of one image are.
 * The rest, bfloat16 above all: direct convolution, with gradients that XLA:CPU is fast
-  at (`direct.py`).
+  at (`direct.py`); or, where the CPU multiplies bfloat16 without AMX, training by
+  Winograd in small tiles.
 """
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.export import is_symbolic_dim
 
+from vgg_jax import machine
 from vgg_jax.errors import choose
 from vgg_jax.nn import direct, winograd
 from vgg_jax.nn.reverse_mode import reverse_mode_only
@@ -32,6 +35,10 @@ _MIN_WINOGRAD_CHANNELS = 32  # with fewer, the transforms cost more than they sa
 _MAX_WINOGRAD_WASTE = 2.0  # padded area / area up to which Winograd still wins
 _DIRECT_PRODUCTS = 64 * 64  # channels, in times out, up to which Winograd is slower
 _FEW_PIXELS = 1024  # times the pixels are at most as many as the channels, in times out
+# Where bfloat16 trains by Winograd F(2x2).
+_F2_KINDS = ("AVX512_BF16",)
+_MIN_F2_SIZE, _MIN_F2_PIXELS = 4, 2048  # of a map, of all maps of a batch
+_MIN_F2_PRODUCTS = 128 * 256  # channels, in times out
 
 
 def conv2d(
@@ -92,22 +99,9 @@ def _cpu_algorithm(x: jax.Array, w: jax.Array) -> direct.Convolution:
             return _OF_FEW_PIXELS
         if channels >= _MIN_WINOGRAD_CHANNELS:
             return _winograd if products > _DIRECT_PRODUCTS else _MIXED
-    import os
-
-    n = int(os.environ.get("F2", "0"))
-    if (
-        kernel == 3
-        and x.dtype == jnp.bfloat16
-        and 4 <= height <= n
-        and height % 2 == 0 == width % 2
-        and channels >= 32
-    ):
-        return _winograd2
+    if kernel == 3 and x.dtype == jnp.bfloat16 and _trains_by_winograd(x, w):
+        return _direct_trained_by_winograd
     return _DIRECT
-
-
-def _winograd2(x, w):
-    return winograd.conv3x3(x, w, winograd.F2)
 
 
 def _has_few_pixels(x: jax.Array, products: int) -> bool:
@@ -118,6 +112,23 @@ def _has_few_pixels(x: jax.Array, products: int) -> bool:
     return _FEW_PIXELS * math.prod(shape) <= products
 
 
+def _trains_by_winograd(x: jax.Array, w: jax.Array) -> bool:
+    """Returns whether bfloat16 trains faster by F(2x2) than by direct convolution.
+
+    It is where products of bfloat16 are not so fast that its transforms take longer, as
+    they are by AMX, and where the transforms are small beside the products.
+    """
+    batch, height, width, channels = x.shape
+    if is_symbolic_dim(batch) or machine.cpu_kind() not in _F2_KINDS:
+        return False
+    pixels = math.prod(jax.typeof(x).sharding.shard_shape(x.shape)[:3])
+    return (
+        min(height, width) >= _MIN_F2_SIZE
+        and pixels >= _MIN_F2_PIXELS
+        and channels * w.shape[-1] >= _MIN_F2_PRODUCTS
+    )
+
+
 def _pointwise(x: jax.Array, w: jax.Array) -> jax.Array:
     centre = w.shape[0] // 2
     # Flat: without oneDNN, XLA:CPU rounds the batched form's bfloat16 kernel gradient
@@ -126,14 +137,32 @@ def _pointwise(x: jax.Array, w: jax.Array) -> jax.Array:
     return y.reshape(*x.shape[:3], w.shape[-1])
 
 
-def _winograd(x: jax.Array, w: jax.Array) -> jax.Array:
-    return winograd.conv3x3(_to_tiles(x), w)[:, : x.shape[1], : x.shape[2]]
+def _winograd(
+    x: jax.Array, w: jax.Array, transform: winograd.Transform = winograd.F4
+) -> jax.Array:
+    y = winograd.conv3x3(_to_tiles(x, transform), w, transform)
+    return y[:, : x.shape[1], : x.shape[2]]
 
 
-def _to_tiles(x: jax.Array) -> jax.Array:
-    """Pads with zeros to whole tiles of Winograd's."""
-    rows, columns = (-size % winograd.F4.tile for size in x.shape[1:3])
+def _to_tiles(x: jax.Array, transform: winograd.Transform = winograd.F4) -> jax.Array:
+    """Pads with zeros to whole tiles."""
+    rows, columns = (-size % transform.tile for size in x.shape[1:3])
     return jnp.pad(x, ((0, 0), (0, rows), (0, columns), (0, 0)))
+
+
+@jax.custom_vjp
+def _direct_trained_by_winograd(x: jax.Array, w: jax.Array) -> jax.Array:
+    """Convolves directly where no gradient is asked for, else by F(2x2) both ways.
+
+    The forward pass alone gains nothing by F(2x2), and is three times as exact without.
+    """
+    return direct.side_by_side(x, w)
+
+
+_direct_trained_by_winograd.defvjp(
+    lambda x, w: jax.vjp(partial(_winograd, transform=winograd.F2), x, w),
+    lambda pull, g: pull(g),
+)
 
 
 def _dense(x: jax.Array, w: jax.Array) -> jax.Array:

@@ -124,7 +124,7 @@ def by_product(x: jax.Array, g: jax.Array, kernel: int) -> jax.Array:
         x, g = (a.reshape(-1, a.shape[-1]) for a in (x, g))
         return winograd.product_over_pixels(x, g), None
 
-    n = pieces.count(x, copies=kernel**2 if few else 1)
+    n = pieces.count(x, copies=kernel**2 if few else 2)
     dw, _ = pieces.summed(product, n, x, g)
     if few:
         return dw.reshape(kernel, kernel, channels, features)

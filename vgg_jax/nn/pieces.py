@@ -14,7 +14,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.export import is_symbolic_dim
 
-_BYTES = 32_000_000  # of a piece, at most, unless one image is more
+from vgg_jax.nn.apart import apart
+
+BYTES = 64_000_000  # of a piece, at most, unless one image is more
 
 
 def count(x: jax.Array, copies: int = 1) -> int:
@@ -27,7 +29,8 @@ def count(x: jax.Array, copies: int = 1) -> int:
         x: `[B, ...]`.
         copies: how many times the size of `x` is to be made of it.
 
-    >>> count(jnp.zeros((8, 1000, 1000))), count(jnp.zeros((8, 1000, 1000)), copies=2)
+    >>> x = jnp.zeros((8, 1000, 2000))  # 64 MB
+    >>> count(x), count(x, copies=2)
     (1, 2)
     """
     if is_symbolic_dim(x.shape[0]):
@@ -35,7 +38,7 @@ def count(x: jax.Array, copies: int = 1) -> int:
     batch, *rest = x.shape
     if not batch or jax.typeof(x).sharding.shard_shape(x.shape)[0] != batch:
         return 1
-    images = _BYTES // (copies * math.prod(rest) * x.dtype.itemsize)
+    images = BYTES // (copies * math.prod(rest) * x.dtype.itemsize)
     largest = next((n for n in range(min(batch, images), 0, -1) if batch % n == 0), 1)
     return batch // largest
 
@@ -75,9 +78,12 @@ def summed(
     cut = lambda a, i: lax.dynamic_slice_in_dim(a, i * size, size)
     sums, parts = jax.eval_shape(lambda *a: function(*(cut(x, 0) for x in a)), *arrays)
 
+    # Apart: fused with the last operation, putting a piece in its place is slow on CPU.
+    compute = apart(lambda *piece: function(*piece))
+
     def body(i, carry):
         totals, wholes = carry
-        sums, parts = function(*(cut(a, i) for a in arrays))
+        sums, parts = compute(*(cut(a, i) for a in arrays))
         add = lambda total, part: total + part.astype(jnp.float32)
         put = lambda a, part: lax.dynamic_update_slice_in_dim(a, part, i * size, 0)
         return jax.tree.map(add, totals, sums), jax.tree.map(put, wholes, parts)

@@ -241,6 +241,10 @@ def _tile_shape(t: Transform, x: jax.Array) -> tuple[int, int, int]:
     return x.shape[0], x.shape[1] // t.tile, x.shape[2] // t.tile
 
 
+def _pieces(t: Transform, x: jax.Array) -> int:
+    return pieces.count(x, copies=(t.tile + 2) ** 2 // (2 * t.tile**2))
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def conv3x3(x: jax.Array, w: jax.Array, transform: Transform = F4) -> jax.Array:
     """Convolves with stride 1 and zero padding 1.
@@ -270,7 +274,7 @@ def _forward(x, w, t):
         products = [tile @ u for tile, u in zip(tiles, kernels, strict=True)]
         return _output_transform(t, products, _tile_shape(t, x)), tiles
 
-    if (n := pieces.count(x)) > 1:  # tiles of so large an input are made again
+    if (n := _pieces(t, x)) > 1:  # tiles of so large an input are made again
         return pieces.mapped(lambda x: value(x)[0], n, x), (x, None, w)
     y, tiles = value(x)
     return y, (None, tiles, w)
@@ -292,7 +296,7 @@ def _backward(t, residuals, g):
         dw, dx = gradients(g, tiles)
     else:
         piece = lambda x, g: gradients(g, _input_transform(t, x))
-        dw, dx = pieces.summed(piece, pieces.count(x), x, g)
+        dw, dx = pieces.summed(piece, _pieces(t, x), x, g)
     return dx, _kernel_transposed(t, dw)
 
 
@@ -313,4 +317,4 @@ def by_kernel(x: jax.Array, g: jax.Array, kernel: int) -> jax.Array:
         pairs = zip(_input_transform(F4, x), _output_transposed(F4, g), strict=True)
         return [product_over_pixels(*pair) for pair in pairs], None
 
-    return _kernel_transposed(F4, pieces.summed(products, pieces.count(x), x, g)[0])
+    return _kernel_transposed(F4, pieces.summed(products, _pieces(F4, x), x, g)[0])
