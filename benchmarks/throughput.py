@@ -4,9 +4,9 @@ Every peer is a process of its own (`peers/`), in its own environment, with the 
 network, batch and type. All are built and warmed up first; then they take turns
 (A B C, A B C, ...), one at a time, so that a noisy machine is noisy for all. Printed
 are the medians over the rounds; the ratio to `vgg_jax` in the same round (median,
-least, most); and the model's FLOP per second as a share of the peak of matrix products,
-which is measured in the same rounds. Inference takes 2 FLOP per MAC, training three
-times that.
+least, most); the model's FLOP per second as a share of the peak of matrix products,
+which is measured in the same rounds; and the most memory that the process ever held.
+Inference takes 2 FLOP per MAC, training three times that.
 
     python -m benchmarks.throughput                    # VGG-16 D, 32 px, batch 128
     python -m benchmarks.throughput --batch_norm
@@ -98,6 +98,8 @@ class Process:
     Attributes:
         facts: what it said when it was ready.
         seconds: seconds per step, one entry per round.
+        peak_memory: the most bytes that it held, known once it is closed; 0 where the
+            system does not say.
 
     Raises:
         RuntimeError: it ended before it was ready; the message is its last line.
@@ -135,8 +137,17 @@ class Process:
 
     def close(self):
         """Ends the process."""
+        self.peak_memory = _peak_memory(self._process.pid)
         self._process.stdin.close()
         self._process.wait()
+
+
+def _peak_memory(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:  # not on Linux
+        return 0
+    return next((1024 * int(x.split()[1]) for x in lines if x.startswith("VmHWM")), 0)
 
 
 def measure(names: list[str], job: dict, *, rounds: int, seconds: float) -> dict:
@@ -194,7 +205,8 @@ def table(running: dict, job: dict) -> list[str]:
                 f"   {OURS} is {statistics.median(ratios):6.2f}x "
                 f"({ratios[0]:.2f} ... {ratios[-1]:.2f})"
             )
-        lines.append(line + f"   first step {process.facts['first_seconds']:.1f} s")
+        line += f"   first step {process.facts['first_seconds']:.1f} s"
+        lines.append(line + f"   peak memory {process.peak_memory / 1e9:.2f} GB")
     return lines
 
 

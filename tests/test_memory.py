@@ -1,5 +1,8 @@
 """Available memory, in file trees laid out as Linux does (man 5 proc, cgroups(7))."""
 
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,3 +67,33 @@ def test_elsewhere_it_is_unknown(tmp_path):
 @pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="Linux")
 def test_this_machine():
     assert 2**20 < memory.available() < 2**50
+
+
+KEPT = """
+from pathlib import Path
+from vgg_jax import memory
+
+def resident():
+    text = Path("/proc/self/status").read_text()
+    return next(int(x.split()[1]) for x in text.splitlines() if x.startswith("VmRSS"))
+
+memory.keep_freed()
+block = bytearray(b"x") * 200_000_000
+above = bytearray(b"x") * 1_000_000  # so that the block is not at the heap's end
+del block
+kept = resident()
+memory.give_back()
+print(kept, resident())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="malloc of glibc")
+def test_freed_memory_is_kept_and_given_back(monkeypatch):
+    for name in ("GLIBC_TUNABLES", "MALLOC_TRIM_THRESHOLD_"):
+        monkeypatch.delenv(name, raising=False)
+    root = Path(__file__).resolve().parents[1]
+    finished = subprocess.run(
+        [sys.executable, "-c", KEPT], cwd=root, capture_output=True, text=True
+    )
+    kept, left = map(int, finished.stdout.split())  # kB
+    assert kept > 200_000 > 100_000 > left, finished.stderr

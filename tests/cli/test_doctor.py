@@ -23,8 +23,8 @@ def run(*arguments):
     ],
 )
 def test_the_kind_of_a_cpu(flags, kind, monkeypatch):
-    monkeypatch.setattr(backend, "_cpuinfo", lambda key: flags)
-    assert machine.kind() == kind
+    monkeypatch.setattr(machine, "_cpuinfo", lambda key: flags)
+    assert machine.cpu_kind.__wrapped__() == kind
 
 
 def test_facts_and_no_measurement(monkeypatch, capsys, tmp_path):
@@ -72,7 +72,7 @@ def test_what_is_missing_is_named(monkeypatch):
 def test_speed_beside_what_is_reached(kind, images, end, monkeypatch):
     """100 GFLOP/s of products, 1 GFLOP per image."""
     monkeypatch.setattr(doctor, "REACHED", {"known": {"float32": 0.8}})
-    monkeypatch.setattr(backend, "kind", lambda: kind)
+    monkeypatch.setattr(machine, "kind", lambda: kind)
     monkeypatch.setattr(speed, "product_rate", lambda dtype: 100e9)
     monkeypatch.setattr(speed, "training_rate", lambda dtype: (images, 1e9))
     assert doctor.measured("float32") == (

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from vgg_jax.nn import conv, pooling
+from vgg_jax import machine
+from vgg_jax.nn import conv, pieces, pooling, relu, winograd
 from vgg_jax.nn.architecture import CONFIGURATIONS
 from vgg_jax.nn.architecture import layers as network_layers
 
@@ -80,14 +81,14 @@ def value_and_gradients(x, w, b, g):
     return y, *pull(g)
 
 
-def check(shape, batch, dtype):
+def check(shape, batch, dtype, tolerance=TOLERANCE):
     rounded, exact = operands(shape, batch, dtype)
     results = value_and_gradients(*rounded)
     names = ("value", "input gradient", "kernel gradient", "bias gradient")
     for name, got, want in zip(names, results, reference(*exact), strict=True):
         assert got.dtype == dtype and got.shape == want.shape, name
         error = np.linalg.norm(np.asarray(got, np.float64) - want)
-        assert error <= TOLERANCE[dtype] * np.linalg.norm(want), name
+        assert error <= tolerance[dtype] * np.linalg.norm(want), name
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
@@ -120,6 +121,83 @@ def test_narrow_maps_side_by_side(shape, batch):
 def test_every_batch_size(size, channels, dtype, batch):
     """With 2 ... 12 bfloat16 images oneDNN's kernel gradient is garbage on AMX."""
     check((size, size, channels, 64, 3), batch, dtype)
+
+
+# Every algorithm that works in pieces: direct, of few channels, F(4x4), its gradient.
+LARGE = [
+    ((8, 8, 48, 40, 3), "bfloat16"),
+    ((8, 8, 3, 40, 3), "bfloat16"),
+    ((6, 9, 72, 64, 3), "float32"),
+    ((8, 8, 64, 64, 3), "float32"),
+]
+
+
+@pytest.mark.parametrize("shape, dtype", LARGE, ids=str)
+def test_large_batches_in_pieces(shape, dtype, monkeypatch):
+    height, width, channels, *_ = shape
+    image = height * width * channels * jnp.dtype(dtype).itemsize
+    cut = []
+    count = pieces.count
+    monkeypatch.setattr(pieces, "BYTES", 4 * image)
+    monkeypatch.setattr(
+        pieces, "count", lambda *a, **k: cut.append(count(*a, **k)) or cut[-1]
+    )
+    jax.clear_caches()
+    check(shape, 12, dtype)
+    jax.clear_caches()  # of what was traced with these limits
+    assert set(cut) & {3, 6, 12}
+
+
+@pytest.fixture
+def f2_everywhere(monkeypatch):
+    monkeypatch.setattr(machine, "cpu_kind", lambda: conv._F2_KINDS[0])
+    monkeypatch.setattr(conv, "_MIN_F2_PIXELS", 1)
+    monkeypatch.setattr(conv, "_MIN_F2_PRODUCTS", 1)
+    jax.clear_caches()
+    yield
+    jax.clear_caches()
+
+
+@pytest.mark.parametrize(
+    "shape", [(8, 8, 48, 40, 3), (4, 4, 64, 96, 3), (7, 5, 8, 9, 3)]
+)
+def test_training_by_f2(shape, f2_everywhere):
+    """Its rounding is three times that of direct convolution (docs/results.md)."""
+    x, w, b, g = operands(shape, 4, "bfloat16")[0]
+    check(shape, 4, "bfloat16", {"bfloat16": 1.2e-2})
+    value = jax.jit(conv.conv2d)(x, w, b)  # without a gradient it stays direct
+    assert (value == jax.jit(direct_value)(x, w, b)).all()
+    assert (value != value_and_gradients(x, w, b, g)[0]).any()
+
+
+def direct_value(x, w, b):
+    return conv._add_bias(conv._DIRECT(x, w), b)
+
+
+def test_large_batches_by_f2_in_pieces(f2_everywhere, monkeypatch):
+    monkeypatch.setattr(pieces, "BYTES", 2 * 8 * 8 * 48 * 2 * 2)
+    check((8, 8, 48, 40, 3), 8, "bfloat16", {"bfloat16": 1.2e-2})
+
+
+@pytest.mark.parametrize("transform", [winograd.F2, winograd.F4])
+def test_transforms_are_exact(transform):
+    """`A^T [(G g) * (B^T d)]` is the convolution of any d and g, in float64."""
+    numbers = np.random.default_rng(0)
+    d, g = numbers.normal(size=transform.tile + 2), numbers.normal(size=3)
+    inputs, kernel, outputs = (np.array(m) for m in transform[1:])
+    want = np.correlate(d, g, "valid")
+    np.testing.assert_allclose(outputs @ (kernel @ g * (inputs @ d)), want, atol=1e-12)
+
+
+@pytest.mark.parametrize("implementation", relu.IMPLEMENTATIONS)
+def test_relu_equals_flax(implementation):
+    x = jnp.asarray([-2.0, -0.0, 0.0, 1e-30, 3.0, jnp.inf, -jnp.inf, jnp.nan])
+    g = jnp.arange(1.0, 9.0)
+    ours = jax.jit(lambda x: relu.relu(x, implementation=implementation))
+    y, pull = jax.vjp(ours, x)
+    want, pull_flax = jax.vjp(nn.relu, x)
+    np.testing.assert_array_equal(y, want)
+    np.testing.assert_array_equal(pull(g)[0], pull_flax(g)[0])
 
 
 def test_reference_sees_a_wrong_gradient():

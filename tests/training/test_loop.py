@@ -1,6 +1,7 @@
 """Runs end to end on real images: resuming, stopping, killing, finishing."""
 
 import io
+import math
 import os
 import shutil
 import signal
@@ -16,6 +17,7 @@ import pytest
 from rich.console import Console
 
 from configs import default
+from vgg_jax import memory
 from vgg_jax.data import batches, datasets
 from vgg_jax.errors import ConfigError, RunError
 from vgg_jax.runs import checkpoint, checkpoint_record, metric_log, workdir
@@ -345,6 +347,17 @@ def test_a_killed_process_resumes(signum, whole, tmp_path):
     result = run(tiny(), tmp_path)
     assert result["test"] == whole[1]["test"]
     assert crc(tmp_path) == crc(whole[0])
+
+
+@pytest.mark.parametrize("long, steps", [(math.inf, loop._SETTLING), (0.0, 5)])
+def test_memory_is_given_back(long, steps, tmp_path, monkeypatch):
+    """After the first steps, or each long one, an epoch, a validation, the test."""
+    calls = []
+    monkeypatch.setattr(memory, "give_back", lambda: calls.append(1))
+    monkeypatch.setattr(loop, "_LONG", long)
+    config = tiny(epochs=1, batch_size=60)  # five steps
+    run(config, tmp_path / "run")
+    assert len(calls) == steps + 3
 
 
 def test_two_steps_of_jit_donate_their_state(whole):
