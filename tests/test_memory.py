@@ -69,6 +69,15 @@ def test_this_machine():
     assert 2**20 < memory.available() < 2**50
 
 
+@pytest.mark.parametrize("pages, short", [(1999, False), (2001, True)])
+def test_memory_is_short(pages, short, tmp_path, monkeypatch):
+    """By hand: 8,192,000 bytes are available, 2,000 pages of 4,096."""
+    monkeypatch.setattr(memory.os, "sysconf", {"SC_PAGE_SIZE": 4096}.__getitem__)
+    files = {"proc/meminfo": MEMINFO, "proc/self/statm": f"9000 {pages} 1 1 0 1 0"}
+    assert memory.is_short(tree(tmp_path, files)) == short
+    assert not memory.is_short(tmp_path / "elsewhere")
+
+
 KEPT = """
 from pathlib import Path
 from vgg_jax import memory

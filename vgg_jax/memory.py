@@ -3,10 +3,12 @@
 import ctypes
 import os
 import platform
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 _ROOT = Path("/")
+_LET_GO = 0.01  # seconds after its results are there that XLA frees a step's memory
 # M_MMAP_MAX, M_TRIM_THRESHOLD (-1: never give memory back), M_ARENA_MAX of glibc's
 # malloc.h.
 _MALLOPT = ((-4, 0), (-1, -1), (-8, 1))
@@ -84,13 +86,28 @@ def keep_freed() -> None:
         mallopt(parameter, value)
 
 
+def is_short(root: Path = _ROOT) -> bool:
+    """Returns whether less memory is to be had than this process holds.
+
+    Args:
+        root: where `proc` and `sys` are mounted.
+    """
+    left = available(root)
+    if left is None:
+        return False
+    pages = int((root / "proc/self/statm").read_text().split()[1])
+    return left < pages * os.sysconf("SC_PAGE_SIZE")
+
+
 def give_back() -> None:
     """Gives freed memory back to the system, once, where glibc keeps it.
 
-    The memory of one step is a single block, and glibc 2.36 cannot use the freed block
-    of a step again for the next unless what lies beside it happens to be free: the
-    first steps of a program take two or three blocks before one is found again and
-    again. Called after each of those, the process never holds more than one.
+    The memory of one step is a single block. glibc up to 2.37 cannot use the freed
+    block of a step again for the next, as it asks for a few bytes more than the block
+    has, to align it; so the first steps of a program take two or three blocks, until
+    one has happened to grow. Called after each of those, the process never holds more
+    than one. It costs the page faults of the next step, up to a fifth of its time.
     """
     if platform.libc_ver()[0] == "glibc":
+        time.sleep(_LET_GO)
         ctypes.CDLL(None).malloc_trim(0)

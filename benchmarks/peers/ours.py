@@ -4,7 +4,6 @@ On CPU it waits for each step and gives memory back, as `training/loop.py` does.
 """
 
 import itertools
-import time
 
 import jax
 import numpy as np
@@ -55,11 +54,10 @@ def build(job):
     def train_steps(n):
         nonlocal state
         for _ in range(n):
-            began = time.monotonic()
             state, metrics = train(state, batch)
             if on_cpu:
                 jax.block_until_ready(metrics)
-                if next(made) < 3 or time.monotonic() - began > 1:
+                if next(made) < 3 or memory.is_short():
                     memory.give_back()
         jax.block_until_ready((state, metrics))
 

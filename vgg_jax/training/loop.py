@@ -30,9 +30,7 @@ from vgg_jax.training.step import TrainState
 # Steps dispatched ahead of the one whose metrics are read. On CPU each takes its memory
 # at once, as much as the one before, and gains nothing.
 _IN_FLIGHT = {"cpu": 0, "gpu": 1, "tpu": 1}
-# After these memory is given back: the first steps of an epoch, until malloc has found
-# room for one and stays with it, and long ones, which do not feel it.
-_SETTLING, _LONG = 3, 1.0  # steps, seconds
+_SETTLING = 3  # steps of an epoch until malloc has found room for one and stays with it
 
 
 def train(
@@ -179,11 +177,10 @@ def _train_epoch(session: Session, state: TrainState) -> TrainState:
     )
     for i, batch in enumerate(epoch_batches, start + 1):
         session.profile()
-        began = time.monotonic()
         state, metrics = session.train_step(state, batch)
         pending.append((i, len(batch.labels), metrics))
         _read(session, epoch, pending, leave=in_flight)
-        if i <= start + _SETTLING or time.monotonic() - began > _LONG:
+        if i <= start + _SETTLING or memory.is_short():
             memory.give_back()
         if session.stop():
             break
