@@ -89,11 +89,14 @@ def environment() -> dict[str, str]:
 
 def _command() -> str:
     """Returns the command line of this process as it was typed."""
-    program = Path(sys.argv[0]).name
-    if program == "vgg":  # the console script, without its directory
+    program = Path(sys.argv[0])
+    if program.name == "vgg":  # the console script, without its directory
         return shlex.join(["vgg", *sys.argv[1:]])
-    if program == "__main__.py":
+    if program.name == "__main__.py":
         return shlex.join(["python", "-m", "vgg_jax", *sys.argv[1:]])
+    benchmarks = Path(vgg_jax.__file__).resolve().parents[1] / "benchmarks"
+    if program.parent == benchmarks:
+        return shlex.join(["python", "-m", f"benchmarks.{program.stem}", *sys.argv[1:]])
     return shlex.join(["python", *sys.argv])
 
 
