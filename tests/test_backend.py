@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import jax
 import pytest
 
-from vgg_jax import backend
+from vgg_jax import backend, machine
 
 ROOT = Path(__file__).resolve().parents[1]
 FLAG = "--xla_cpu_experimental_onednn_custom_call"
@@ -109,7 +109,7 @@ def test_auto_is_the_fast_type(
     device, hardware, flags, dtype, warned, monkeypatch, caplog
 ):
     monkeypatch.setattr(backend.jax, "default_backend", lambda: device)
-    monkeypatch.setattr(backend, "_has_bfloat16", lambda: hardware)
+    monkeypatch.setattr(machine, "has_bfloat16", lambda: hardware)
     monkeypatch.setenv("XLA_FLAGS", flags)
     backend._warn_of_slow_bfloat16.cache_clear()
     assert [backend.compute_dtype("auto") for _ in range(2)] == [dtype, dtype]

@@ -134,7 +134,9 @@ def test_what_training_keeps(batch_norm):
     assert [row.kept for row in rows] == [256 * (1 + batch_norm), 64, 2]
 
 
-@pytest.mark.parametrize("batch_norm", [False, True])
+@pytest.mark.parametrize(
+    "batch_norm", [pytest.param(False, marks=pytest.mark.slow), True]
+)
 def test_the_estimate_of_memory_is_near_the_plan(batch_norm):
     """XLA's own plan for the compiled step; the network had no part in the fit."""
     model = VGG("A", 10, head="compact", width=0.5, batch_norm=batch_norm)

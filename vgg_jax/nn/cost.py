@@ -117,7 +117,7 @@ def training_bytes(
     >>> from vgg_jax.nn.architecture import layers
     >>> rows = costs(layers("A", head="compact"))
     >>> [round(n / 1e6) for n in training_bytes(rows, batch_size=8, dtype="float32")]
-    [117, 573]
+    [117, 567]
     """
     rows = list(rows)
     value = batch_size * BYTES[dtype]
