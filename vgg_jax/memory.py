@@ -102,10 +102,10 @@ def is_short(root: Path = _ROOT) -> bool:
 def give_back() -> None:
     """Gives freed memory back to the system, once, where glibc keeps it.
 
-    The memory of one step is a single block. glibc up to 2.37 cannot use the freed
-    block of a step again for the next, as it asks for a few bytes more than the block
-    has, to align it; so the first steps of a program take two or three blocks, until
-    one has happened to grow. Called after each of those, the process never holds more
+    The memory of one step is a single block. glibc 2.36 often does not use
+    the freed block of a step again for the next (probably as it asks for a few bytes
+    more than the block has, to align it): the first steps of a program were seen to
+    take two or three blocks. Called after each of those, the process never holds more
     than one. It costs the page faults of the next step, up to a fifth of its time.
     """
     if platform.libc_ver()[0] == "glibc":
