@@ -106,8 +106,8 @@ def training_bytes(
 ) -> TrainingBytes:
     """Estimates the memory that a training step takes.
 
-    Of XLA's plan for a CPU it was -13% to +18%, direct convolution in bfloat16; of those for GPUs and TPUs, whose
-    convolutions work otherwise, no more than an idea.
+    Of XLA's plan for a CPU it was -13% to +18% (bfloat16 convolved directly); of those
+    for GPUs and TPUs, whose convolutions work otherwise, it is no more than an idea.
 
     Args:
         rows: of `costs`.
