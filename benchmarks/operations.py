@@ -3,9 +3,12 @@
     python -m benchmarks.operations [--mode infer] [--dtype float32] [--batch_norm]
 
 Traces a few steps with `jax.profiler` and charges each moment to the operation that
-started last, as oneDNN's operations run on after their call has returned. Prints the ms
-per step of each layer and pass, then the longest operations. The passes are "fwd" and
-"bwd", and "-" for what belongs to no layer: augmentation, loss, optimiser.
+started last, as oneDNN's operations run on after their call has returned. On a GPU an
+operation is charged what its kernels take, and what no kernel runs in is "idle"; set
+XLA_FLAGS=--xla_gpu_enable_command_buffer= there, as a command buffer hides what it
+runs. Prints the ms per step of each layer and pass, then the longest operations. The
+passes are "fwd" and "bwd", and "-" for what belongs to no layer: augmentation, loss,
+optimiser.
 """
 
 import argparse
@@ -49,17 +52,21 @@ def part(origin: str) -> str:
 def charged(directory: str) -> collections.Counter:
     """Returns operation -> nanoseconds in the trace."""
     (path,) = glob.glob(f"{directory}/**/*.xplane.pb", recursive=True)
+    planes = list(jax.profiler.ProfileData.from_file(path).planes)
+    on_gpu = [plane for plane in planes if plane.name.startswith("/device:GPU")]
     events = []
-    for plane in jax.profiler.ProfileData.from_file(path).planes:
+    for plane in on_gpu or planes:
         for line in plane.lines:
             for event in line.events:
                 operation = dict(event.stats).get("hlo_op")
-                if operation:
-                    events.append((event.start_ns, operation))
+                if operation and (not on_gpu or line.name.startswith("Stream")):
+                    events.append((event.start_ns, event.duration_ns, operation))
     events.sort()
     nanoseconds = collections.Counter()
-    for (start, operation), (end, _) in zip(events, events[1:], strict=False):
-        nanoseconds[operation] += end - start
+    for (start, takes, operation), (end, *_) in zip(events, events[1:], strict=False):
+        spent = min(takes, end - start) if on_gpu else end - start
+        nanoseconds[operation] += spent
+        nanoseconds["idle"] += end - start - spent
     return nanoseconds
 
 

@@ -5,16 +5,17 @@ network, batch and type. All are built and warmed up first; then they take turns
 (A B C, A B C, ...), one at a time, so that a noisy machine is noisy for all. Printed
 are the medians over the rounds; the ratio to `vgg_jax` in the same round (median,
 least, most); the model's FLOP per second as a share of the peak of matrix products,
-which is measured in the same rounds; and the most memory that the process ever held.
-Inference takes 2 FLOP per MAC, training three times that.
+which is measured in the same rounds; and the most memory that the process ever held, or its
+arrays on the accelerator did. Inference takes 2 FLOP per MAC, training three times
+that.
 
     python -m benchmarks.throughput                    # VGG-16 D, 32 px, batch 128
     python -m benchmarks.throughput --batch_norm
     python -m benchmarks.throughput --peers vgg_jax --batches 8,32,128,512
 
 The other peers know VGG-16 D only: give `--variants` and `--widths` together with
-`--peers vgg_jax`. PyTorch and Keras need environments of their own, and are skipped
-without them:
+`--peers vgg_jax`. PyTorch and Keras run in environments of their own, or in this
+one where it has them, and are skipped without either:
 
     python3.11 -m venv benchmarks/envs/torch
     benchmarks/envs/torch/bin/pip install torch==2.13.0 numpy
@@ -30,6 +31,7 @@ import os
 import statistics
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 from vgg_jax import machine
@@ -46,7 +48,8 @@ class Peer:
 
     Attributes:
         program: file in `peers/`.
-        environment: directory of `envs/` with the Python that runs it; empty: this one.
+        environment: directory of `envs/` with the Python that runs it, named as the
+            package that it is for; empty: this one.
         settings: added to the job.
         environ: environment variables that are set for it.
     """
@@ -58,9 +61,10 @@ class Peer:
 
     def python(self) -> Path:
         """Returns the interpreter that runs the program."""
-        if not self.environment:
-            return Path(sys.executable)
-        return _ENVIRONMENTS / self.environment / "bin" / "python"
+        own = _ENVIRONMENTS / self.environment / "bin" / "python"
+        if self.environment and (own.exists() or not find_spec(self.environment)):
+            return own
+        return Path(sys.executable)
 
 
 # What `backend.configure` does for us, done for the peers.
@@ -70,7 +74,10 @@ MALLOC = (
     f"glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold={2**64 - 1}:"
     "glibc.malloc.arena_max=1",
 )
+# Several processes share an accelerator here: none takes most of its memory at once.
+_SHARED = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 _EAGER, _COMPILE = (("compile", False),), (("compile", True),)
+_GRAPHS = (("compile", True), ("graphs", True))
 OURS = "vgg_jax"
 PEERS = {
     OURS: Peer("ours.py"),
@@ -80,6 +87,7 @@ PEERS = {
     "torch tuned": Peer("pytorch.py", "torch", _EAGER, (MALLOC,)),
     "torch.compile": Peer("pytorch.py", "torch", _COMPILE),
     "torch.compile tuned": Peer("pytorch.py", "torch", _COMPILE, (MALLOC,)),
+    "torch.compile graphs": Peer("pytorch.py", "torch", _GRAPHS),  # CUDA's
     "keras": Peer("keras_tensorflow.py", "keras", _EAGER),
     "keras tuned": Peer("keras_tensorflow.py", "keras", _EAGER, (MALLOC,)),
     "keras xla": Peer("keras_tensorflow.py", "keras", _COMPILE),
@@ -98,15 +106,17 @@ class Process:
     Attributes:
         facts: what it said when it was ready.
         seconds: seconds per step, one entry per round.
-        peak_memory: the most bytes that it held, known once it is closed; 0 where the
-            system does not say.
+        peak_memory: the most bytes that it held, or its arrays on an accelerator did,
+            known once it is closed; 0 where the system does not say.
 
     Raises:
         RuntimeError: it ended before it was ready; the message is its last line.
     """
 
     def __init__(self, peer: Peer, job: dict, checkout: Path = _HERE.parent):
-        environ = {**os.environ, "PYTHONPATH": str(checkout), **dict(peer.environ)}
+        paths = [str(checkout), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environ = {**os.environ, **_SHARED, "PYTHONPATH": os.pathsep.join(paths)}
+        environ.update(peer.environ)
         self._process = subprocess.Popen(
             [
                 peer.python(),
@@ -127,7 +137,9 @@ class Process:
         if not line:
             errors = self._process.communicate()[1] or "(VERBOSE is set: see above)"
             raise RuntimeError(errors.strip().splitlines()[-1])
-        return json.loads(line)
+        answer = json.loads(line)
+        self._on_device = answer.pop("device_memory", 0)
+        return answer
 
     def ask(self, steps: int) -> float:
         """Has it run `steps` steps; returns the seconds per step."""
@@ -137,7 +149,7 @@ class Process:
 
     def close(self):
         """Ends the process."""
-        self.peak_memory = _peak_memory(self._process.pid)
+        self.peak_memory = self._on_device or _peak_memory(self._process.pid)
         self._process.stdin.close()
         self._process.wait()
 

@@ -46,6 +46,7 @@ def main():
     parser.add_argument("--steps", type=int, default=5, help="steps per turn")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no_training", action="store_true", help="only time steps")
+    parser.add_argument("--compile", action="store_true", help="by torch.compile")
     options, settings = parser.parse_known_args()
     if not _TORCH.python().exists():
         raise RunError(
@@ -59,6 +60,7 @@ def main():
     dataset = datasets.load(**dataclasses.asdict(config.data))
     shown = normalize(dataset.train.images[: whitening.IMAGES], "cifar10")
     job = {"config": dict(config.fields), "seed": options.seed}
+    job["compile"] = options.compile
     with tempfile.TemporaryDirectory() as directory:
         job["data"] = f"{directory}/data.npz"
         np.savez(

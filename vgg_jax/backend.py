@@ -18,6 +18,9 @@ from vgg_jax import files, machine, memory
 # Sends bfloat16 convolutions on CPU to oneDNN (`benchmarks/layers.py`).
 _ONEDNN_FLAG = b"xla_cpu_experimental_onednn_custom_call"
 _CACHE_BYTES = 2_000_000_000  # of compiled programs; least recently used out first
+# Adds convolutions to what XLA records as CUDA graphs on a GPU: at small batches the
+# launches of its kernels take longer than they run.
+_GRAPHS_FLAG, _GRAPHS = "xla_gpu_enable_command_buffer", "+CONVOLUTION"
 # Packages by which JAX finds devices other than the CPU.
 _PLUGINS = ("jax_plugins", "libtpu")
 
@@ -32,6 +35,8 @@ def configure() -> None:
 
     * Turns on oneDNN in XLA_FLAGS on a CPU with bfloat16, if this jaxlib knows the
       flag; an unknown one would abort the process. A choice in XLA_FLAGS wins.
+    * Has XLA record a GPU's convolutions, with all between them, as CUDA graphs. A
+      choice in XLA_FLAGS wins.
     * Has glibc keep freed memory, so that each training step can reuse it, where JAX
       will compute on the CPU. GLIBC_TUNABLES and MALLOC_* in the environment win.
     * Keeps compiled programs for the next start, at most 2 GB of them, in
@@ -47,6 +52,8 @@ def configure() -> None:
         _turn_on_onednn()
         if _expects_cpu():
             memory.keep_freed()
+        elif find_spec("jax_plugins"):
+            _add_flag(_GRAPHS_FLAG, _GRAPHS)
     if not jax.config.jax_compilation_cache_dir:
         jax.config.update(
             "jax_compilation_cache_dir", str(files.cache_directory() / "xla")
@@ -77,11 +84,15 @@ def _started() -> bool:
 
 
 def _turn_on_onednn() -> None:
+    if machine.has_bfloat16() and _jaxlib_contains(_ONEDNN_FLAG):
+        _add_flag(_ONEDNN_FLAG.decode(), "true")
+
+
+def _add_flag(name: str, value: str) -> None:
+    """Adds a flag to XLA_FLAGS, unless they have it."""
     flags = os.environ.get("XLA_FLAGS", "")
-    name = _ONEDNN_FLAG.decode()
-    wanted = machine.has_bfloat16() and name not in flags
-    if wanted and _jaxlib_contains(_ONEDNN_FLAG):
-        os.environ["XLA_FLAGS"] = f"{flags} --{name}=true".strip()
+    if name not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --{name}={value}".strip()
 
 
 def _expects_cpu() -> bool:

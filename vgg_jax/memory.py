@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import jax
+
 _ROOT = Path("/")
 _LET_GO = 0.01  # seconds after its results are there that XLA frees a step's memory
 # M_MMAP_MAX, M_TRIM_THRESHOLD (-1: never give memory back), M_ARENA_MAX of glibc's

@@ -1,6 +1,6 @@
 """What a user of Flax would write: `nn.Conv`, `nn.max_pool`, `optax.sgd`, one jit."""
 
-from serve import read_job, serve
+from serve import jax_memory, read_job, serve
 
 job = read_job()
 
@@ -70,7 +70,7 @@ def main():
             logits = infer(variables, images)
         jax.block_until_ready(logits)
 
-    serve(train_steps if job["mode"] == "train" else infer_steps)
+    serve(train_steps if job["mode"] == "train" else infer_steps, jax_memory)
 
 
 main()

@@ -4,10 +4,11 @@ On CPU it waits for each step and gives memory back, as `training/loop.py` does.
 """
 
 import itertools
+from functools import partial
 
 import jax
 import numpy as np
-from serve import read_job, serve
+from serve import jax_memory, read_job, serve
 
 from vgg_jax import backend, memory
 from vgg_jax.data.batches import TrainingBatch
@@ -35,7 +36,8 @@ def build(job):
         optimizer=SGD().transformation(),
         schedule=lambda _: 1e-3,
     )
-    state = step.init(recipe, seed=0, image_shape=(size, size, 3))
+    init = partial(step.init, recipe, seed=0, image_shape=(size, size, 3))
+    state = jax.jit(init)()
     numbers = np.random.default_rng(0)
     batch = jax.device_put(
         TrainingBatch(
@@ -74,4 +76,4 @@ def build(job):
 if __name__ == "__main__":
     job = read_job()
     steps, _ = build(job)
-    serve(steps)
+    serve(steps, jax_memory)

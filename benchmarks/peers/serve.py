@@ -24,11 +24,17 @@ def read_job() -> dict:
     return json.loads(sys.argv[1])
 
 
-def serve(steps: Callable[[int], None], **facts) -> None:
+def serve(
+    steps: Callable[[int], None],
+    device_memory: Callable[[], int] = lambda: 0,
+    **facts,
+) -> None:
     """Says that the peer is ready, then times `steps(n)` whenever asked.
 
     Args:
         steps: runs so many steps; all their work is finished when it returns.
+        device_memory: returns the most bytes that its arrays ever took on an
+            accelerator; 0: it computes on the CPU.
         facts: what the peer says of itself when it is ready.
     """
     start = time.perf_counter()
@@ -37,7 +43,18 @@ def serve(steps: Callable[[int], None], **facts) -> None:
     for line in sys.stdin:
         start = time.perf_counter()
         steps(int(line))
-        _say({"seconds": time.perf_counter() - start})
+        seconds = time.perf_counter() - start
+        _say({"seconds": seconds, "device_memory": device_memory()})
+
+
+def jax_memory() -> int:
+    """Returns the most bytes that JAX's arrays ever took on its first device; 0: CPU's.
+
+    XLA counts what it plans for a program, its temporaries included.
+    """
+    import jax
+
+    return (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0)
 
 
 def _say(message):

@@ -4,13 +4,14 @@ Job: `config`, nested as in `config.json`.
 """
 
 import dataclasses
+from functools import partial
 
 import jax
 from serve import read_job, serve
 
 from benchmarks.input import endless
 from vgg_jax import backend
-from vgg_jax.data import batches, datasets
+from vgg_jax.data import batches, datasets, on_device
 from vgg_jax.training import config as config_module
 from vgg_jax.training import recipe, step
 
@@ -23,9 +24,11 @@ def main():
     dataset = datasets.load(**source, report=lambda text: None)
     steps_per_epoch = batches.steps_per_epoch(len(dataset.train), config.batch_size)
     run_recipe = recipe.build(config, dataset, steps_per_epoch)
-    state = step.init(run_recipe, seed=0, image_shape=dataset.train.image_shape)
+    shape = dataset.train.image_shape
+    state = jax.jit(partial(step.init, run_recipe, seed=0, image_shape=shape))()
     train_step, _ = step.compiled(run_recipe)
-    training_batches = endless(dataset.train, config.batch_size)
+    split = on_device.placed(dataset.train)
+    training_batches = endless(split, config.batch_size)
 
     def steps(n):
         nonlocal state

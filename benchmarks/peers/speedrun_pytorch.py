@@ -1,8 +1,10 @@
 """The recipe of `configs/speedrun.py` in PyTorch: channels-last, autocast in bfloat16.
 
+It runs on a GPU where there is one, float32 in TF32 there.
+
 Job: `data`, the path of an .npz of training and test images, their labels and the
-whitening kernel; `config`, ours, nested as in `config.json`; `seed`; `mode`. Mode
-"serve" answers as every peer does; mode "train" trains to the end and prints the
+whitening kernel; `config`, ours, nested as in `config.json`; `seed`; `compile`; `mode`.
+Mode "serve" answers as every peer does; mode "train" trains to the end and prints the
 seconds that took and the test accuracy.
 """
 
@@ -19,6 +21,8 @@ import torch  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
+torch.set_default_device("cuda" if torch.cuda.is_available() else "cpu")
+DEVICE = torch.get_default_device().type
 CONFIG = job["config"]
 LOW = CONFIG["model"]["dtype"] == "bfloat16"  # resolved: what ours computes in
 
@@ -79,7 +83,7 @@ def rate(step, total, warmup):
 def prepare(images):
     mean = torch.tensor([125.30691805, 122.95039414, 113.86538318])
     std = torch.tensor([62.99321928, 62.08870764, 66.70489964])
-    images = (torch.from_numpy(images).float() - mean) / std
+    images = (torch.from_numpy(images).to(DEVICE).float() - mean) / std
     return images.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
 
 
@@ -107,7 +111,7 @@ def accuracy(net, images, labels):
             (padded[..., :-2, :-2], 1 / 8),
             (padded[..., 2:, 2:], 1 / 8),
         ]
-        with torch.autocast("cpu", torch.bfloat16, enabled=LOW):
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=LOW):
             logits = sum(w * (net(v) + net(v.flip(3))).float() for v, w in views)
         correct += (logits.argmax(1) == y).sum().item()
     net.train()
@@ -143,9 +147,10 @@ class Training:
 
     def __init__(self, arrays):
         self.images = prepare(arrays["images"])
-        self.labels = torch.from_numpy(arrays["labels"]).long()
+        self.labels = torch.from_numpy(arrays["labels"]).to(DEVICE).long()
         net = Net(CONFIG["model"], arrays["whitening"])
-        self.net = net.to(memory_format=torch.channels_last).train()
+        self.net = net.to(DEVICE, memory_format=torch.channels_last).train()
+        self.call = torch.compile(self.net) if job.get("compile") else self.net
         self.steps = len(self.images) // CONFIG["batch_size"]  # per epoch
         self.total = CONFIG["epochs"] * self.steps
         self.optimizer = self._optimizer()
@@ -190,8 +195,8 @@ class Training:
             group["lr"] = CONFIG["lr"] * group["scale"] * relative
         x, labels = self.batch()
         self.optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", torch.bfloat16, enabled=LOW):
-            logits = self.net(x)
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=LOW):
+            logits = self.call(x)
         loss = F.cross_entropy(
             logits.float(), labels, label_smoothing=CONFIG["label_smoothing"]
         )
@@ -208,21 +213,30 @@ def train(arrays):
     for i in range(1, run.total + 1):
         run.step()
         if i % run.steps == 0:
+            wait()
             seconds = time.perf_counter() - start
             print(f"epoch {i // run.steps} {seconds:.0f} s", file=sys.stderr)
     run.lookahead.finish()
+    wait()
     seconds = time.perf_counter() - start
     images = prepare(arrays["test_images"])
-    labels = torch.from_numpy(arrays["test_labels"]).long()
+    labels = torch.from_numpy(arrays["test_labels"]).to(DEVICE).long()
     return {"seconds": seconds, "accuracy": accuracy(run.net, images, labels)}
+
+
+def wait():
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
 
 
 def main():
     torch.manual_seed(job["seed"])
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cuda.matmul.allow_tf32 = True  # convolutions have it by default
     arrays = np.load(job["data"])
     if job["mode"] == "serve":
         run = Training(arrays)
-        serve(lambda n: [run.step() for _ in range(n)])
+        serve(lambda n: ([run.step() for _ in range(n)], wait()))
     else:
         print(json.dumps(train(arrays)))
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vgg_jax.data.in_memory import Split
+from vgg_jax.data.on_device import OnDevice
 from vgg_jax.data.streaming import Streamed
 from vgg_jax.errors import ConfigError, choose
 
@@ -80,7 +81,7 @@ def order(seed: int, epoch: int, examples: int) -> np.ndarray:
 
 
 def training(
-    split: Split | Streamed,
+    split: Split | Streamed | OnDevice,
     *,
     seed: int,
     batch_size: int,

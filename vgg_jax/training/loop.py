@@ -29,7 +29,7 @@ from vgg_jax.training.step import TrainState
 
 # Steps dispatched ahead of the one whose metrics are read. On CPU each takes its memory
 # at once, as much as the one before, and gains nothing.
-_IN_FLIGHT = {"cpu": 0, "gpu": 1, "tpu": 1}
+_IN_FLIGHT = {"cpu": 0, "gpu": 4, "tpu": 4}
 _SETTLING = 3  # steps of an epoch until malloc has found room for one and stays with it
 
 
@@ -196,7 +196,7 @@ def _read(session: Session, epoch: int, pending: deque, leave: int) -> None:
     """Shows and logs the oldest steps under way until `leave` are left."""
     while len(pending) > leave:
         i, images, metrics = pending.popleft()
-        metrics = {key: float(value) for key, value in metrics.items()}
+        metrics = {k: float(v) for k, v in jax.device_get(metrics).items()}
         updates = epoch * session.steps_per_epoch + i
         if not np.isfinite(metrics["loss"]):
             raise NotFinite(

@@ -13,7 +13,7 @@ import numpy as np
 from rich.console import Console
 
 from vgg_jax import machine, memory
-from vgg_jax.data import batches, datasets
+from vgg_jax.data import batches, datasets, on_device
 from vgg_jax.data.description import description
 from vgg_jax.data.streaming import Streamed
 from vgg_jax.errors import ConfigError, RunError
@@ -206,7 +206,7 @@ def opened(
             Session(
                 config=config,
                 workdir=workdir,
-                dataset=dataset,
+                dataset=dataset._replace(train=on_device.placed(dataset.train)),
                 recipe=recipe,
                 init=start.facts,
                 steps_per_epoch=steps,

@@ -1,0 +1,69 @@
+"""Splits whose images are in the memory of an accelerator."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from vgg_jax.data.in_memory import Split
+from vgg_jax.data.streaming import Streamed
+
+_SHARE = 0.25  # of an accelerator's memory that the images of a run may take
+
+
+class OnDevice(NamedTuple):
+    """A split on an accelerator. It gives the same batches as `in_memory.Split`.
+
+    Only the numbers of the images cross over to the accelerator then, which takes the
+    images by itself.
+
+    Attributes:
+        images: uint8 `[N, H, W, C]`, on the device.
+        labels: int32 `[N]`, on the host.
+
+    >>> split = Split(np.zeros((3, 8, 8, 1), np.uint8), np.arange(3, dtype=np.int32))
+    >>> there = OnDevice(jax.device_put(split.images), split.labels)
+    >>> images, labels = next(there.batches([np.array([2, 0])]))
+    >>> images.shape, labels.tolist()
+    ((2, 8, 8, 1), [2, 0])
+    """
+
+    images: jax.Array
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """`(H, W, C)` of every image."""
+        _, height, width, channels = self.images.shape
+        return height, width, channels
+
+    def batches(
+        self, indices: Sequence[np.ndarray]
+    ) -> Iterator[tuple[jax.Array, np.ndarray]]:
+        """Yields images, uint8 `[B, H, W, C]`, and labels, int32 `[B]`, by number."""
+        for index in indices:
+            yield _take(self.images, index), self.labels[index]
+
+
+@jax.jit
+def _take(images: jax.Array, index: jax.Array) -> jax.Array:
+    return images.at[index].get(mode="promise_in_bounds")
+
+
+def placed(split: Split | Streamed) -> Split | Streamed | OnDevice:
+    """Returns the split with its images on the first device, or as it is.
+
+    They stay where they are if they are streamed, if the device is a CPU, and if they
+    would take more than a quarter of its memory, or that is not known.
+    """
+    if isinstance(split, Streamed):
+        return split
+    device = jax.devices()[0]
+    limit = (device.memory_stats() or {}).get("bytes_limit", 0)
+    if device.platform == "cpu" or split.images.nbytes > _SHARE * limit:
+        return split
+    return OnDevice(jax.device_put(split.images), split.labels)
