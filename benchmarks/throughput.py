@@ -5,9 +5,9 @@ network, batch and type. All are built and warmed up first; then they take turns
 (A B C, A B C, ...), one at a time, so that a noisy machine is noisy for all. Printed
 are the medians over the rounds; the ratio to `vgg_jax` in the same round (median,
 least, most); the model's FLOP per second as a share of the peak of matrix products,
-which is measured in the same rounds; and the most memory that the process ever held, or its
-arrays on the accelerator did. Inference takes 2 FLOP per MAC, training three times
-that.
+which is measured in the same rounds; and the most memory that the process ever held,
+or its arrays on an accelerator did. Inference takes 2 FLOP per MAC, training three
+times that.
 
     python -m benchmarks.throughput                    # VGG-16 D, 32 px, batch 128
     python -m benchmarks.throughput --batch_norm
@@ -74,8 +74,8 @@ MALLOC = (
     f"glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold={2**64 - 1}:"
     "glibc.malloc.arena_max=1",
 )
-# Several processes share an accelerator here: none takes most of its memory at once.
-_SHARED = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+# Several processes share an accelerator here, three of JAX among them.
+_SHARED = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.25"}
 _EAGER, _COMPILE = (("compile", False),), (("compile", True),)
 _GRAPHS = (("compile", True), ("graphs", True))
 OURS = "vgg_jax"
@@ -115,7 +115,7 @@ class Process:
 
     def __init__(self, peer: Peer, job: dict, checkout: Path = _HERE.parent):
         paths = [str(checkout), *filter(None, [os.environ.get("PYTHONPATH")])]
-        environ = {**os.environ, **_SHARED, "PYTHONPATH": os.pathsep.join(paths)}
+        environ = {**_SHARED, **os.environ, "PYTHONPATH": os.pathsep.join(paths)}
         environ.update(peer.environ)
         self._process = subprocess.Popen(
             [

@@ -91,10 +91,12 @@ def keep_freed() -> None:
 def is_short(root: Path = _ROOT) -> bool:
     """Returns whether less memory is to be had than this process holds.
 
+    False where it is unknown, or JAX computes on something else than the CPU.
+
     Args:
         root: where `proc` and `sys` are mounted.
     """
-    left = available(root)
+    left = available(root) if jax.default_backend() == "cpu" else None
     if left is None:
         return False
     pages = int((root / "proc/self/statm").read_text().split()[1])
@@ -109,7 +111,8 @@ def give_back() -> None:
     more than the block has, to align it): the first steps of a program were seen to
     take two or three blocks. Called after each of those, the process never holds more
     than one. It costs the page faults of the next step, up to a fifth of its time.
+    Where JAX computes on something else than the CPU, there is nothing to give back.
     """
-    if platform.libc_ver()[0] == "glibc":
+    if jax.default_backend() == "cpu" and platform.libc_ver()[0] == "glibc":
         time.sleep(_LET_GO)
         ctypes.CDLL(None).malloc_trim(0)

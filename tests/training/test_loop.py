@@ -17,7 +17,7 @@ from rich.console import Console
 
 from configs import default
 from vgg_jax import memory
-from vgg_jax.data import batches, datasets
+from vgg_jax.data import batches, datasets, on_device
 from vgg_jax.errors import ConfigError, RunError
 from vgg_jax.runs import checkpoint, checkpoint_record, metric_log, workdir
 from vgg_jax.runs.run_record import RunRecord
@@ -274,6 +274,15 @@ def test_streaming_trains_the_same(whole, tmp_path):
 
 
 @pytest.mark.slow
+def test_images_on_the_device_train_the_same(whole, tmp_path, monkeypatch):
+    def placed(split):
+        return on_device.OnDevice(jax.device_put(split.images), split.labels)
+
+    monkeypatch.setattr(on_device, "placed", placed)
+    run(tiny(), tmp_path)
+    assert crc(tmp_path) == crc(whole[0])
+
+
 def test_a_kept_remainder_shows_every_image(tmp_path):
     run(tiny(remainder="keep", epochs=1), tmp_path)
     assert epochs(tmp_path)[0]["step"] == 5  # 300 = 4 * 64 + 44

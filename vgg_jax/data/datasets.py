@@ -16,7 +16,6 @@ from tensorflow_datasets.core import constants
 
 from vgg_jax.data import cifar10, in_memory, splits, tfds_reader
 from vgg_jax.data.in_memory import Split
-from vgg_jax.data.on_device import OnDevice
 from vgg_jax.data.splits import SKLEARN_80_20, Spans
 from vgg_jax.data.streaming import AT_ONCE, Streamed
 from vgg_jax.errors import ConfigError, RunError
@@ -43,7 +42,7 @@ class Dataset(NamedTuple):
 
     name: str
     classes: tuple[str, ...]
-    train: Split | Streamed | OnDevice
+    train: Split | Streamed
     validation: Split | Streamed | None
     test: Split | Streamed
     digests: Mapping[str, str] = MappingProxyType({})

@@ -168,7 +168,7 @@ def _train_epoch(session: Session, state: TrainState) -> TrainState:
     in_flight = _IN_FLIGHT[jax.default_backend()]
     session.display.status("compiling the training step")
     epoch_batches = batches.training(
-        session.dataset.train,
+        session.train,
         seed=config.seed,
         batch_size=config.batch_size,
         epoch=epoch,

@@ -40,6 +40,7 @@ class Session:
     config: Config
     workdir: Path
     dataset: datasets.Dataset
+    train: datasets.Split | Streamed | on_device.OnDevice  # what steps are made on
     recipe: step.Recipe
     init: Mapping[str, Any]  # what it started from (`init_from.Start.facts`)
     steps_per_epoch: int
@@ -206,7 +207,8 @@ def opened(
             Session(
                 config=config,
                 workdir=workdir,
-                dataset=dataset._replace(train=on_device.placed(dataset.train)),
+                dataset=dataset,
+                train=on_device.placed(dataset.train),
                 recipe=recipe,
                 init=start.facts,
                 steps_per_epoch=steps,
