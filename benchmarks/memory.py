@@ -16,7 +16,7 @@ import numpy as np
 from vgg_jax import backend, machine
 from vgg_jax.data.batches import TrainingBatch
 from vgg_jax.nn import cost
-from vgg_jax.nn.vgg import VGG
+from vgg_jax.nn.vgg import REMAT, VGG
 from vgg_jax.training import step
 from vgg_jax.training.augment import Augment
 from vgg_jax.training.sgd import SGD
@@ -70,21 +70,30 @@ def main():
     print(machine.environment(), flush=True)
     for networks in (FITTED, OTHERS):
         errors = []
-        for network, dtype, norm in itertools.product(
-            networks, cost.BYTES, (False, True)
+        for network, dtype, norm, remat in itertools.product(
+            networks, cost.BYTES, (False, True), REMAT
         ):
             variant, size, batch, head, width = network
             model = VGG(
-                variant, 10, head=head, width=width, dtype=dtype, batch_norm=norm
+                variant,
+                10,
+                head=head,
+                width=width,
+                dtype=dtype,
+                batch_norm=norm,
+                remat=remat,
             )
             rows = cost.costs(model.layers((size, size)))
-            said = sum(cost.training_bytes(rows, batch_size=batch, dtype=dtype))
+            said = sum(
+                cost.training_bytes(rows, batch_size=batch, dtype=dtype, remat=remat)
+            )
             plan = planned(model, size, batch)
             errors.append(said / plan - 1)
             print(
                 f"{variant} {size:3} px, {batch:3} images, {head:8} width {width:3} "
-                f"{dtype:8} {'batch norm' if norm else '':10} XLA {plan / 1e9:6.3f} GB,"
-                f" estimate {said / 1e9:6.3f} ({errors[-1]:+.0%})",
+                f"{dtype:8} {'batch norm' if norm else '':10} remat={remat:5} "
+                f"XLA {plan / 1e9:6.3f} GB, estimate {said / 1e9:6.3f} "
+                f"({errors[-1]:+.0%})",
                 flush=True,
             )
         print(f"from {min(errors):+.0%} to {max(errors):+.0%}", flush=True)

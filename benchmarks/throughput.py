@@ -13,8 +13,8 @@ times that.
     python -m benchmarks.throughput --batch_norm
     python -m benchmarks.throughput --peers vgg_jax --batches 8,32,128,512
 
-The other peers know VGG-16 D only: give `--variants` and `--widths` together with
-`--peers vgg_jax`. PyTorch and Keras run in environments of their own, or in this
+The other peers know VGG-16 D only, and keep all activations: give `--variants` and
+`--remat` together with `--peers vgg_jax`. PyTorch and Keras run in environments of their own, or in this
 one where it has them, and are skipped without either:
 
     python3.11 -m venv benchmarks/envs/torch
@@ -36,7 +36,7 @@ from pathlib import Path
 
 from vgg_jax import machine
 from vgg_jax.nn import cost
-from vgg_jax.nn.vgg import VGG
+from vgg_jax.nn.vgg import REMAT, VGG
 
 _HERE = Path(__file__).parent
 _ENVIRONMENTS = _HERE / "envs"
@@ -242,6 +242,7 @@ def main():
     parser.add_argument("--widths", type=_list(float), default=[1.0])
     parser.add_argument("--variants", type=_list(str), default=["D"])
     parser.add_argument("--batch_norm", action="store_true")
+    parser.add_argument("--remat", default="none", choices=REMAT)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="seconds per turn")
     options = parser.parse_args()
@@ -258,6 +259,7 @@ def main():
             "size": size,
             "variant": variant,
             "width": width,
+            "remat": options.remat,
         }
         print(" ".join(f"{k}={v}" for k, v in job.items()), flush=True)
         running = measure(

@@ -72,6 +72,7 @@ def get_config() -> ConfigDict:
     config.model.logit_scale = 1.0  # multiplies the logits
     config.model.dtype = "auto"  # float32, bfloat16; auto: bfloat16 where it is fast
     config.model.conv = "auto"  # "auto": fast on each platform; "lax": XLA's own
+    config.model.remat = "none"  # "stage": less memory, activations computed twice
     config.model.frozen = ()  # patterns of layers or parameters that do not train
 
     config.optimizer = ConfigDict()  # SGD

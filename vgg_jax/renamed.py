@@ -10,7 +10,7 @@ FIELDS = {"schedule.warmup_epochs": "schedule.warmup, a share of the epochs"}
 # What older versions did not have -> the values that say what they did: fields of
 # groups that they had, and a group.
 _NEW_FIELDS: Mapping[str, Mapping[str, Any]] = {
-    "model": {"frozen": []},
+    "model": {"frozen": [], "remat": "none"},
     "optimizer": {"layer_rates": []},
 }
 _NEW_GROUPS: Mapping[str, Any] = {"init": {"path": "", "layers": ["*"]}}

@@ -31,6 +31,7 @@ def build(job):
             batch_norm=job["batch_norm"],
             head="compact",
             dtype=job["dtype"],
+            remat=job.get("remat", "none"),
         ),
         augment=Augment(normalize="cifar10"),
         optimizer=SGD().transformation(),

@@ -12,7 +12,8 @@ import torch  # noqa: E402
 import torch._inductor.config  # noqa: E402
 from torch import nn  # noqa: E402
 
-WIDTHS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0)
+TABLE = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0)
+WIDTHS = [round(channels * job["width"]) for channels in TABLE]
 ON_GPU = torch.cuda.is_available()
 DEVICE = "cuda" if ON_GPU else "cpu"
 

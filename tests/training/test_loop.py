@@ -274,6 +274,12 @@ def test_streaming_trains_the_same(whole, tmp_path):
 
 
 @pytest.mark.slow
+def test_stages_computed_again_train_the_same(whole, tmp_path):
+    """And a run may go on so: the last bits are the same."""
+    run(tiny(**{"model.remat": "stage"}), tmp_path)
+    assert crc(tmp_path) == crc(whole[0])
+
+
 def test_images_on_the_device_train_the_same(whole, tmp_path, monkeypatch):
     def placed(split):
         return on_device.OnDevice(jax.device_put(split.images), split.labels)

@@ -169,7 +169,12 @@ def totals(
     }
     if config is None:
         return sums
-    estimate = cost.training_bytes(costs, batch_size=config.batch_size, dtype=dtype)
+    estimate = cost.training_bytes(
+        costs,
+        batch_size=config.batch_size,
+        dtype=dtype,
+        remat=config.model.remat,
+    )
     sums["training memory, estimated MB"] = round(sum(estimate) / 1e6)
     if config.data.name in _SPLITS:
         sums |= images_of(config)

@@ -102,7 +102,7 @@ _WORK = {"float32": (2.2, 0.2, 1.0), "bfloat16": (0.9, 0.4, 0.75)}
 
 
 def training_bytes(
-    rows: Iterable[LayerCost], *, batch_size: int, dtype: str
+    rows: Iterable[LayerCost], *, batch_size: int, dtype: str, remat: str = "none"
 ) -> TrainingBytes:
     """Estimates the memory that a training step takes.
 
@@ -113,6 +113,7 @@ def training_bytes(
         rows: of `costs`.
         batch_size: images per update.
         dtype: type of the activations, one of `BYTES`.
+        remat: as `VGG.remat`.
 
     >>> from vgg_jax.nn.architecture import layers
     >>> rows = costs(layers("A", head="compact"))
@@ -128,9 +129,25 @@ def training_bytes(
         work += share * 4 * row.params
         if row.params and len(row.shape) == 3:
             work += layers * min(value * row.elements, pieces.BYTES)
-    kept = value * sum(row.kept for row in rows)
+    kept = value * (_most_kept(rows) if remat == "stage" else _kept(rows))
     weights = 3 * 4 * sum(row.params for row in rows)
     return TrainingBytes(weights, round(kept + work))
+
+
+def _kept(rows: Iterable[LayerCost]) -> int:
+    return sum(row.kept for row in rows)
+
+
+def _most_kept(rows: Iterable[LayerCost]) -> int:
+    """Returns what is kept of stages computed again: all pools and the largest stage."""
+    pools, most, stage = 0, 0, 0
+    for row in rows:
+        if row.name.startswith("pool"):
+            pools, stage = pools + row.kept, 0
+        else:
+            stage += row.kept
+            most = max(most, stage)
+    return pools + most
 
 
 def total(rows: list[LayerCost]) -> LayerCost:

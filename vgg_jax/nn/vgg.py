@@ -1,7 +1,8 @@
 """The six networks of Simonyan & Zisserman (2014) as one Flax module."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ from vgg_jax.nn.patterns import matches
 from vgg_jax.nn.pooling import POOLS, pool2d
 from vgg_jax.nn.relu import relu
 
+REMAT = ("none", "stage")
 # Kinds of layers whose outputs are sown: everything with a name in the paper's terms.
 _SOWN = ("conv", "batch_norm", "lrn", "relu", "pool", "adaptive_average", "dense")
 
@@ -119,6 +121,9 @@ class VGG(nn.Module):
         dtype: type of the computation; parameters and logits are float32.
         conv: "auto" is the fastest algorithm on each platform, "lax" XLA's own
             convolution and pooling everywhere; see `conv.conv2d`.
+        remat: what `jax.grad` computes again instead of keeping it, when `train=True`:
+            "none", or "stage": of each stage of convolutions it keeps the input only,
+            and sows none of their activations.
         frozen: patterns for the layers or parameters that training leaves alone
             (`patterns.matches`). A batch norm of which no parameter trains keeps its
             running averages too, and normalises by them when `train=True`.
@@ -152,6 +157,7 @@ class VGG(nn.Module):
     logit_scale: float = field(1.0, positive())
     dtype: DTypeLike = field(jnp.float32, Rule(_is_float, "a floating-point type"))
     conv: str = field("auto", one_of(IMPLEMENTATIONS))
+    remat: str = field("none", one_of(REMAT))
     frozen: Sequence[str] = ()
 
     def __post_init__(self) -> None:
@@ -209,13 +215,35 @@ class VGG(nn.Module):
         sow = Activations(name="activations")
         x = x.astype(self.dtype)
         _, height, width, channels = x.shape
-        for spec in self.layers((height, width), channels, last):
-            x = _APPLY[spec.kind](self, spec, x, train)
-            if spec.name == architecture.HEAD:
-                x = self.logit_scale * x.astype(jnp.float32)
-            if spec.kind in _SOWN:
-                x = sow(spec.name, x)
+        layers = self.layers((height, width), channels, last)
+        forgets = train and self.remat == "stage" and not self.is_initializing()
+        for _, specs in groupby(layers, key=lambda spec: spec.stage):
+            if forgets and (specs := tuple(specs))[0].kind == "conv":
+                x = nn.remat(_stage, static_argnums=1)(self, specs, x)
+            else:
+                x = _apply(self, specs, x, train, sow)
         return x
+
+
+def _stage(model: VGG, specs: Iterable[LayerSpec], x: jax.Array) -> jax.Array:
+    """Applies a stage in training, of which the backward pass keeps the input only."""
+    return _apply(model, specs, x, True, lambda name, x: x)
+
+
+def _apply(
+    model: VGG,
+    specs: Iterable[LayerSpec],
+    x: jax.Array,
+    train: bool,
+    sow: Callable[[str, jax.Array], jax.Array],
+) -> jax.Array:
+    for spec in specs:
+        x = _APPLY[spec.kind](model, spec, x, train)
+        if spec.name == architecture.HEAD:
+            x = model.logit_scale * x.astype(jnp.float32)
+        if spec.kind in _SOWN:
+            x = sow(spec.name, x)
+    return x
 
 
 # One function per kind of layer, all called alike: [B, H, W, C], or [B, C] in the head,

@@ -26,6 +26,7 @@ OPERATIONAL = (
     "data.stream",
     "log",
     "profile",
+    "model.remat",
     "checkpoint.minutes",
 )
 

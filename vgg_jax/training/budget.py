@@ -33,7 +33,10 @@ def check(
     model = config.model.clone(num_classes=config.num_classes or classes)
     rows = cost.costs(model.layers(size, channels), norm_scale=model.norm_scale)
     state, activations = cost.training_bytes(
-        rows, batch_size=config.batch_size, dtype=str(model.dtype)
+        rows,
+        batch_size=config.batch_size,
+        dtype=str(model.dtype),
+        remat=model.remat,
     )
     if state > there or state + activations > _SLACK * there:
         raise ConfigError(
@@ -42,7 +45,7 @@ def check(
             f"velocity and gradients and {_gb(activations)} for activations, and "
             f"{_gb(there)} are there: lower model.width, model.hidden or "
             "model.num_classes for the first, batch_size or augment.resize for the "
-            "second"
+            "second, or set model.remat=stage"
         )
 
 
