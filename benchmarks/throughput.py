@@ -14,8 +14,8 @@ times that.
     python -m benchmarks.throughput --peers vgg_jax --batches 8,32,128,512
 
 The other peers know VGG-16 D only, and keep all activations: give `--variants` and
-`--remat` together with `--peers vgg_jax`. PyTorch and Keras run in environments of their own, or in this
-one where it has them, and are skipped without either:
+`--remat` together with `--peers vgg_jax`. PyTorch and Keras run in environments of
+their own, or in this one where it has them, and are skipped without either:
 
     python3.11 -m venv benchmarks/envs/torch
     benchmarks/envs/torch/bin/pip install torch==2.13.0 numpy

@@ -139,7 +139,7 @@ def _kept(rows: Iterable[LayerCost]) -> int:
 
 
 def _most_kept(rows: Iterable[LayerCost]) -> int:
-    """Returns what is kept of stages computed again: all pools and the largest stage."""
+    """Returns what stages computed again keep: all pools and the largest stage."""
     pools, most, stage = 0, 0, 0
     for row in rows:
         if row.name.startswith("pool"):
