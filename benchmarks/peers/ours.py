@@ -12,7 +12,7 @@ from serve import jax_memory, read_job, serve
 
 from vgg_jax import backend, memory
 from vgg_jax.data.batches import TrainingBatch
-from vgg_jax.nn.vgg import VGG
+from vgg_jax.nn.vgg import VGG, cast
 from vgg_jax.training import step
 from vgg_jax.training.augment import Augment
 from vgg_jax.training.sgd import SGD
@@ -50,6 +50,7 @@ def build(job):
     )
     train, _ = step.compiled(recipe)
     infer = jax.jit(recipe.model.apply)
+    weights = cast(recipe.model, state.variables)  # as an evaluation of a run does
     images = recipe.augment.evaluate(batch.images)
 
     on_cpu, made = jax.default_backend() == "cpu", itertools.count()
@@ -66,12 +67,12 @@ def build(job):
 
     def infer_steps(n):
         for _ in range(n):
-            logits = infer(state.variables, images)
+            logits = infer(weights, images)
         jax.block_until_ready(logits)
 
     if job["mode"] == "train":
         return train_steps, lambda: train.lower(state, batch).compile()
-    return infer_steps, lambda: infer.lower(state.variables, images).compile()
+    return infer_steps, lambda: infer.lower(weights, images).compile()
 
 
 if __name__ == "__main__":

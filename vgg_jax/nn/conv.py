@@ -28,6 +28,7 @@ from vgg_jax import machine
 from vgg_jax.errors import choose
 from vgg_jax.nn import direct, winograd
 from vgg_jax.nn.reverse_mode import reverse_mode_only
+from vgg_jax.nn.spread import local_shape
 
 IMPLEMENTATIONS = ("auto", "lax")
 
@@ -108,7 +109,7 @@ def _has_few_pixels(x: jax.Array, products: int) -> bool:
     """Returns whether the transforms of Winograd's kernels would cost the most."""
     if is_symbolic_dim(x.shape[0]):
         return False
-    *shape, _ = jax.typeof(x).sharding.shard_shape(x.shape)
+    *shape, _ = local_shape(x)
     return _FEW_PIXELS * math.prod(shape) <= products
 
 
@@ -121,7 +122,7 @@ def _trains_by_winograd(x: jax.Array, w: jax.Array) -> bool:
     batch, height, width, channels = x.shape
     if is_symbolic_dim(batch) or machine.cpu_kind() not in _F2_KINDS:
         return False
-    pixels = math.prod(jax.typeof(x).sharding.shard_shape(x.shape)[:3])
+    pixels = math.prod(local_shape(x)[:3])
     return (
         min(height, width) >= _MIN_F2_SIZE
         and pixels >= _MIN_F2_PIXELS

@@ -15,6 +15,7 @@ from jax import lax
 from jax.export import is_symbolic_dim
 
 from vgg_jax.nn import pieces, winograd
+from vgg_jax.nn.spread import local_shape
 
 Convolution = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -75,7 +76,7 @@ def _images_to_join(x: jax.Array) -> int:
     """Returns how many images to put side by side, all of them on one device."""
     if is_symbolic_dim(x.shape[0]):
         return 1
-    batch, *_ = jax.typeof(x).sharding.shard_shape(x.shape)
+    batch, *_ = local_shape(x)
     return math.gcd(batch, _JOINED)
 
 

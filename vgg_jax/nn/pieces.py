@@ -15,6 +15,7 @@ from jax import lax
 from jax.export import is_symbolic_dim
 
 from vgg_jax.nn.apart import apart
+from vgg_jax.nn.spread import local_shape
 
 BYTES = 64_000_000  # of a piece, at most, unless one image is more
 
@@ -36,7 +37,7 @@ def count(x: jax.Array, copies: int = 1) -> int:
     if is_symbolic_dim(x.shape[0]):
         return 1
     batch, *rest = x.shape
-    if not batch or jax.typeof(x).sharding.shard_shape(x.shape)[0] != batch:
+    if not batch or local_shape(x)[0] != batch:
         return 1
     images = BYTES // (copies * math.prod(rest) * x.dtype.itemsize)
     largest = next((n for n in range(min(batch, images), 0, -1) if batch % n == 0), 1)

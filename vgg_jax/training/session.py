@@ -20,6 +20,7 @@ from vgg_jax.errors import ConfigError, RunError
 from vgg_jax.evaluation.exact import Evaluation, evaluate
 from vgg_jax.nn import whitening
 from vgg_jax.nn.preprocessing import Preprocessing
+from vgg_jax.nn.vgg import cast
 from vgg_jax.runs import metric_log, trackers
 from vgg_jax.runs.checkpoint import Checkpoints, number
 from vgg_jax.runs.metric_log import MetricLog
@@ -60,7 +61,7 @@ class Session:
         split = getattr(self.dataset, name)
         evaluation = evaluate(
             self.eval_step,
-            variables,
+            cast(self.recipe.model, variables),
             split,
             batch_size=self.config.eval_batch_size,
             report=lambda count: self.display.evaluate(name, count, len(split)),

@@ -8,14 +8,17 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
+from jax.sharding import Mesh
 
 from vgg_jax import backend
+from vgg_jax import mesh as meshes
 from vgg_jax.data.batches import Batch, TrainingBatch
 from vgg_jax.errors import ConfigError
 from vgg_jax.evaluation.metrics import Sums, cross_entropy
 from vgg_jax.nn import patterns
 from vgg_jax.nn.vgg import VGG
 from vgg_jax.nn.views import averaged
+from vgg_jax.training import shards
 from vgg_jax.training.augment import Augment
 from vgg_jax.training.schedule import Plateau
 from vgg_jax.training.weight_averaging import Average
@@ -37,6 +40,9 @@ class Recipe(NamedTuple):
             (`weight_averaging`); None: there is none.
         views: number of views of an image in evaluation, whose logits are averaged
             (`nn.views`).
+        shards: parts of a batch, training and evaluation alike, that are computed each
+            by itself, so that the number of devices makes no difference (`shards`).
+            Batch norm's statistics are those of a shard.
     """
 
     model: VGG
@@ -49,6 +55,7 @@ class Recipe(NamedTuple):
     label_smoothing: float = 0.0
     average: Average | None = None
     views: int = 1
+    shards: int = 1
 
 
 class TrainState(struct.PyTreeNode):
@@ -182,8 +189,75 @@ def network_input(
     return images, dropout_key
 
 
+class _Pass(NamedTuple):
+    """What comes out of a forward and backward pass over some images.
+
+    Attributes:
+        gradient: of `loss`, by the parameters that train.
+        loss: mean over the images, smoothed, in nats.
+        batch_stats: new running averages.
+        sums: training metrics of the images.
+    """
+
+    gradient: Any
+    loss: jax.Array
+    batch_stats: Any
+    sums: Sums
+
+
+def _passed(
+    recipe: Recipe,
+    weights: tuple[Any, Any, Any],
+    images: jax.Array,
+    labels: jax.Array,
+    dropout_key: jax.Array,
+) -> _Pass:
+    """Makes one pass with `weights`: those that train, the frozen ones, statistics."""
+    trained, fixed, batch_stats = weights
+
+    def loss_of(trained):
+        logits, updated = recipe.model.apply(
+            {"params": patterns.merge(trained, fixed), "batch_stats": batch_stats},
+            images,
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": dropout_key},
+        )
+        losses = cross_entropy(logits, labels, recipe.label_smoothing)
+        return losses.mean(), (losses, logits, updated)
+
+    gradient = jax.value_and_grad(loss_of, has_aux=True)
+    (loss, (losses, logits, updated)), grads = gradient(trained)
+    sums = Sums.of(losses, logits, labels)
+    return _Pass(grads, loss, updated.get("batch_stats", {}), sums)
+
+
+def _passed_in_shards(
+    recipe: Recipe,
+    mesh: Mesh,
+    weights: tuple[Any, Any, Any],
+    images: jax.Array,
+    labels: jax.Array,
+    dropout_key: jax.Array,
+) -> _Pass:
+    """Makes a pass per shard, and returns their mean."""
+    count = recipe.shards
+    parts = shards.cut((images, labels), count)
+    # As plain numbers: JAX 0.12 refuses keys in a function called inside `shard_map`.
+    keys = jax.random.key_data(jax.random.split(dropout_key, count))
+
+    def one(weights, part):
+        (images, labels), key = part
+        dropout_key = jax.random.wrap_key_data(key)
+        return _passed(recipe, weights, images, labels, dropout_key), ()
+
+    added, _ = shards.compute(one, weights, (parts, keys), mesh=mesh)
+    means = jax.tree.map(lambda x: x / count, added)
+    return means._replace(sums=added.sums)
+
+
 def train_step(
-    recipe: Recipe, state: TrainState, batch: TrainingBatch
+    recipe: Recipe, state: TrainState, batch: TrainingBatch, *, mesh: Mesh | None = None
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """Makes one update. Jit it with `recipe` bound and `state` donated.
 
@@ -191,6 +265,8 @@ def train_step(
         recipe: what the step does.
         state: donated where jitted so.
         batch: as `batches.training` yields them.
+        mesh: of the devices that share the shards of a batch; `recipe.shards` above 1
+            needs it.
 
     Returns:
         The next state; and `loss` (smoothed, nats), `accuracy` of the batch in [0, 1]
@@ -198,32 +274,23 @@ def train_step(
     """
     images, dropout_key = network_input(recipe, batch, seed=state.seed, step=state.step)
     trained, fixed = patterns.split(state.params, recipe.frozen)
-
-    def loss_of(trained):
-        params = patterns.merge(trained, fixed)
-        logits, updated = recipe.model.apply(
-            {"params": params, "batch_stats": state.batch_stats},
-            images,
-            train=True,
-            mutable=["batch_stats"],
-            rngs={"dropout": dropout_key},
-        )
-        losses = cross_entropy(logits, batch.labels, recipe.label_smoothing)
-        return losses.mean(), (losses, logits, updated)
-
-    gradient = jax.value_and_grad(loss_of, has_aux=True)
-    (loss, (losses, logits, updated)), grads = gradient(trained)
+    make_pass = partial(_passed, recipe)
+    if recipe.shards > 1:
+        make_pass = partial(_passed_in_shards, recipe, mesh)
+    weights = trained, fixed, state.batch_stats
+    grads, loss, batch_stats, sums = make_pass(
+        weights, images, batch.labels, dropout_key
+    )
     rate = learning_rate(recipe, state.step, state.plateau)
     updates, opt_state = recipe.optimizer.update(
         grads, state.opt_state, trained, learning_rate=rate
     )
     trained: Any = optax.apply_updates(trained, updates)
-    batch_stats, ema = updated.get("batch_stats", {}), state.ema
+    ema = state.ema
     if recipe.average:
         averaged = _averaged(recipe, trained, batch_stats)
         averaged, ema = recipe.average.update(averaged, ema, state.step)
         trained = patterns.replace(trained, averaged)
-    sums = Sums.of(losses, logits, batch.labels)
     state = state.replace(
         step=state.step + 1,
         params=patterns.merge(trained, fixed),
@@ -237,7 +304,11 @@ def train_step(
 
 
 def eval_step(
-    recipe: Recipe, variables: dict[str, Any], batch: Batch
+    recipe: Recipe,
+    variables: dict[str, Any],
+    batch: Batch,
+    *,
+    mesh: Mesh | None = None,
 ) -> tuple[Sums, jax.Array]:
     """Returns the sums and logits, float32 `[B, K]`, of a batch.
 
@@ -245,28 +316,53 @@ def eval_step(
         recipe: how to see the images.
         variables: parameters and statistics of the model.
         batch: as `batches.evaluation` yields them.
+        mesh: as for `train_step`.
     """
+    if recipe.shards == 1:
+        return _scored(recipe, variables, batch)
+    parts = shards.cut(batch, recipe.shards)
+    one = partial(_scored, recipe)
+    sums, logits = shards.compute(one, variables, parts, mesh=mesh)
+    return sums, shards.joined(logits)
+
+
+def _scored(recipe, variables, batch):
     apply = partial(recipe.model.apply, variables)
     logits = averaged(apply, recipe.augment.evaluate(batch.images), recipe.views)
     losses = cross_entropy(logits, batch.labels)
     return Sums.of(losses, logits, batch.labels), logits
 
 
-def compiled(recipe: Recipe) -> tuple[Callable[..., Any], Callable[..., Any]]:
+def compiled(
+    recipe: Recipe, mesh: Mesh | None = None
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Returns the training and the evaluation step, jitted, as every program runs them.
 
     Args:
         recipe: what the steps do.
+        mesh: the devices that share each batch; None: the first device alone.
 
     Returns:
         `train_step(state, batch)`, which reuses the memory of its state for the next
         one, and `eval_step(variables, batch)`.
     """
+    mesh = mesh or meshes.over(1)
+    whole, spread = meshes.whole(mesh), meshes.spread(mesh)
     jit = partial(
         jax.jit, compiler_options=backend.compiler_options(recipe.model.dtype)
     )
-    train = jit(partial(train_step, recipe), donate_argnums=0)
-    return train, jit(partial(eval_step, recipe))
+    train = jit(
+        partial(train_step, recipe, mesh=mesh),
+        donate_argnums=0,
+        in_shardings=(whole, TrainingBatch(spread, spread, spread, whole)),
+        out_shardings=whole,
+    )
+    evaluate = jit(
+        partial(eval_step, recipe, mesh=mesh),
+        in_shardings=(whole, spread),
+        out_shardings=(whole, spread),
+    )
+    return train, evaluate
 
 
 def end_epoch(

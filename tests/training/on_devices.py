@@ -1,0 +1,75 @@
+"""Trains a few steps on 1, 2, 4 and 8 devices; prints what came out, line by line.
+
+Run by `test_shards.py` in a process of its own, as the number of devices is fixed when
+JAX starts: `python on_devices.py SHARDS DTYPE BATCH_NORM`.
+"""
+
+import json
+import sys
+import zlib
+
+import jax
+import numpy as np
+
+from vgg_jax import backend, mesh
+from vgg_jax.data.batches import Batch, TrainingBatch
+from vgg_jax.nn.vgg import VGG
+from vgg_jax.training import step
+from vgg_jax.training.augment import Augment
+from vgg_jax.training.sgd import SGD
+
+BATCH, STEPS, SIZE = 64, 3, 16
+
+
+def crc(tree) -> int:
+    leaves = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree)]
+    return zlib.crc32(b"".join(leaves))
+
+
+def main():
+    shards, dtype, batch_norm = int(sys.argv[1]), sys.argv[2], sys.argv[3] == "True"
+    backend.configure()
+    recipe = step.Recipe(
+        model=VGG(
+            "conv3-32 | conv3-64 conv1-64 | conv3-64 |",
+            10,
+            batch_norm=batch_norm,
+            hidden=(32,),
+            dtype=dtype,
+        ),
+        augment=Augment(crop=2, flip="random", normalize="cifar10"),
+        optimizer=SGD().transformation(),
+        schedule=lambda _: 0.01,
+        shards=shards,
+    )
+    numbers = np.random.default_rng(0)
+    images = numbers.integers(0, 256, (BATCH, SIZE, SIZE, 3), np.uint8)
+    labels = numbers.integers(0, 10, BATCH).astype(np.int32)
+    for count in (1, 2, 4, 8):
+        if count > len(jax.devices()):
+            break
+        devices = mesh.over(count)
+        train, evaluate = step.compiled(recipe, devices)
+        state = step.init(recipe, seed=0, image_shape=images.shape[1:])
+        losses = []
+        for i in range(STEPS):
+            index = np.arange(BATCH, dtype=np.int32)
+            batch = TrainingBatch(images, labels, index, np.int32(i))
+            state, metrics = train(state, batch)
+            losses.append(float(metrics["loss"]))
+        params = jax.tree.map(lambda x: x.addressable_data(0), state.params)
+        sums, logits = evaluate(state.variables, Batch(images, labels))
+        row = {
+            "devices": count,
+            "params": crc(params),
+            "state": crc(state),
+            "logits": crc(logits),
+            "loss": float(sums.loss),
+            "losses": losses,
+            "last": np.asarray(params["fc8"]["kernel"]).ravel()[:50].tolist(),
+        }
+        print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()
