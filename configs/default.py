@@ -14,6 +14,9 @@ def get_config() -> ConfigDict:
     config.seed = 0  # initial weights, order of the images, augmentation
     config.epochs = 50  # passes over the training images
     config.batch_size = 128  # images per update
+    # Parts of a batch, computed one by one or on several devices, to the same bits, and
+    # in less memory: a power of two. Batch norm sees one part at a time. 1: not cut.
+    config.shards = 1
     config.remainder = "drop"  # last partial training batch: "drop" it or "keep" it
     config.eval_batch_size = 500  # any value gives the same numbers
     config.lr = 0.01  # peak learning rate
@@ -35,6 +38,9 @@ def get_config() -> ConfigDict:
     config.data.validation = "sklearn_80_20"
     config.data.test = "test"  # TFDS split
     config.data.stream = False  # decode from disk as needed, not into memory
+
+    config.mesh = ConfigDict()
+    config.mesh.data = 0  # devices that share each batch; 0: all
 
     config.init = ConfigDict()  # weights to start from, instead of random ones
     config.init.path = ""  # a run's workdir or a file of weights; "": random

@@ -50,23 +50,31 @@ def has_bfloat16() -> bool:
     return not _BFLOAT16_CPU_FLAGS.isdisjoint(_cpuinfo("flags").split())
 
 
-def describe() -> str:
-    """Returns the device that a run uses: the first, however many JAX sees.
+def describe(count: int = 1) -> str:
+    """Returns the devices that are used: the first ones of those that JAX sees.
 
-    That is `2 CPU cores`, say, `NVIDIA H100 80GB HBM3`, or `1 of 8 NVIDIA H100 80GB
-    HBM3`.
+    That is `2 CPU cores`, say, `NVIDIA H100 80GB HBM3`, `8 NVIDIA H100 80GB HBM3`, or
+    `1 of 8 NVIDIA H100 80GB HBM3`.
+
+    Args:
+        count: number of devices that are used.
     """
     devices = jax.devices()
     kind = devices[0].device_kind
     if devices[0].platform == "cpu":
         cores = _cores()
         kind = f"{cores} CPU core{'s' if cores > 1 else ''}"
-        return kind if len(devices) == 1 else f"1 of {len(devices)} devices on {kind}"
-    return kind if len(devices) == 1 else f"1 of {len(devices)} {kind}"
+    if len(devices) == 1:
+        return kind
+    used = f"{count}" if count == len(devices) else f"{count} of {len(devices)}"
+    return f"{used} {'devices on ' * (devices[0].platform == 'cpu')}{kind}"
 
 
-def environment() -> dict[str, str]:
+def environment(count: int = 1) -> dict[str, str]:
     """Returns what a result depends on besides its config.
+
+    Args:
+        count: number of devices that are used.
 
     Returns:
         "device" and "processor", the versions of "python" and of the packages that
@@ -78,7 +86,7 @@ def environment() -> dict[str, str]:
     """
     packages = ("jax", "jaxlib", "flax", "optax", "numpy", "vgg_jax")
     return {
-        "device": describe(),
+        "device": describe(count),
         "processor": _cpuinfo("model name") or platform.processor(),
         "python": platform.python_version(),
         **{name: version(name) for name in packages},

@@ -8,12 +8,16 @@ _VALUES = {("data", "validation", "blog"): "sklearn_80_20"}
 # Old field -> what says the same today.
 FIELDS = {"schedule.warmup_epochs": "schedule.warmup, a share of the epochs"}
 # What older versions did not have -> the values that say what they did: fields of
-# groups that they had, and a group.
+# groups that they had, groups, and fields of the top level.
 _NEW_FIELDS: Mapping[str, Mapping[str, Any]] = {
     "model": {"frozen": [], "remat": "none"},
     "optimizer": {"layer_rates": []},
 }
-_NEW_GROUPS: Mapping[str, Any] = {"init": {"path": "", "layers": ["*"]}}
+_NEW: Mapping[str, Any] = {
+    "init": {"path": "", "layers": ["*"]},
+    "mesh": {"data": 0},
+    "shards": 1,
+}
 _DIGITS = 9  # of a share, so that 0.23 * 24 / 24 is 0.23
 
 
@@ -33,7 +37,7 @@ def modern(fields: Mapping[str, Any]) -> dict[str, Any]:
         if known := _group(renamed, group):
             renamed[group] = {**added, **known}
     if _group(renamed, "model"):  # all of a config, not a few fields
-        renamed = {**_NEW_GROUPS, **renamed}
+        renamed = {**_NEW, **renamed}
     schedule: dict[str, Any] = dict(_group(renamed, "schedule"))
     warmup: Any = schedule.get("warmup_epochs")
     epochs: Any = renamed.get("epochs")

@@ -13,11 +13,6 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (10, 4, 4, 3), np.uint8)
 SPLIT = Split(IMAGES, np.arange(10, dtype=np.int32))
 
 
-def use(monkeypatch, platform, stats):
-    device = SimpleNamespace(platform=platform, memory_stats=lambda: stats)
-    monkeypatch.setattr(on_device.jax, "devices", lambda: [device])
-
-
 @pytest.mark.parametrize(
     "platform, stats, there",
     [
@@ -29,8 +24,9 @@ def use(monkeypatch, platform, stats):
     ],
 )
 def test_where_they_go(platform, stats, there, monkeypatch):
-    use(monkeypatch, platform, stats)
-    placed = on_device.placed(SPLIT)
+    device = SimpleNamespace(platform=platform, memory_stats=lambda: stats)
+    monkeypatch.setattr(on_device, "whole", lambda mesh: None)  # JAX's first device
+    placed = on_device.placed(SPLIT, SimpleNamespace(devices=np.array([device])))
     assert isinstance(placed, on_device.OnDevice) == there
     assert there or placed is SPLIT
 

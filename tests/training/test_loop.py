@@ -281,7 +281,7 @@ def test_stages_computed_again_train_the_same(whole, tmp_path):
 
 
 def test_images_on_the_device_train_the_same(whole, tmp_path, monkeypatch):
-    def placed(split):
+    def placed(split, mesh):
         return on_device.OnDevice(jax.device_put(split.images), split.labels)
 
     monkeypatch.setattr(on_device, "placed", placed)

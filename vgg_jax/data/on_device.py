@@ -5,9 +5,11 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from vgg_jax.data.in_memory import Split
 from vgg_jax.data.streaming import Streamed
+from vgg_jax.mesh import whole
 
 _SHARE = 0.25  # of an accelerator's memory that the images of a run may take
 
@@ -54,16 +56,16 @@ def _take(images: jax.Array, index: jax.Array) -> jax.Array:
     return images.at[index].get(mode="promise_in_bounds")
 
 
-def placed(split: Split | Streamed) -> Split | Streamed | OnDevice:
-    """Returns the split with its images on the first device, or as it is.
+def placed(split: Split | Streamed, mesh: Mesh) -> Split | Streamed | OnDevice:
+    """Returns the split with its images on each device of a mesh, or as it is.
 
-    They stay where they are if they are streamed, if the device is a CPU, and if they
-    would take more than a quarter of its memory, or that is not known.
+    They stay where they are if they are streamed, if the devices are CPUs, and if they
+    would take more than a quarter of a device's memory, or that is not known.
     """
     if isinstance(split, Streamed):
         return split
-    device = jax.devices()[0]
+    device = mesh.devices.flat[0]
     limit = (device.memory_stats() or {}).get("bytes_limit", 0)
     if device.platform == "cpu" or split.images.nbytes > _SHARE * limit:
         return split
-    return OnDevice(jax.device_put(split.images), split.labels)
+    return OnDevice(jax.device_put(split.images, whole(mesh)), split.labels)

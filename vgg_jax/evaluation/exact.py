@@ -39,6 +39,7 @@ def evaluate(
     split: Split | Streamed,
     *,
     batch_size: int,
+    parts: int = 1,
     report: Callable[[int], None] = lambda images_seen: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Evaluation | None:
@@ -50,6 +51,8 @@ def evaluate(
         variables: of the network, passed on to `eval_step`.
         split: the images.
         batch_size: images per batch; the last one is padded and masked.
+        parts: into which `eval_step` cuts a batch: its size is rounded up to a
+            multiple.
         report: called after each batch with the number of images evaluated so far.
         stop: called before each batch; True abandons the evaluation.
 
@@ -68,7 +71,7 @@ def evaluate(
     (3, 0.667, (3, 2))
     """
     total, logits, labels = Sums.zero(), [], []
-    batch_size = min(batch_size, len(split))
+    batch_size = -(-min(batch_size, len(split)) // parts) * parts
     for i, batch in enumerate(batches.evaluation(split, batch_size=batch_size)):
         if stop():
             return None

@@ -19,12 +19,14 @@ from vgg_jax.runs.checkpoint_record import Record
 
 CONFIG, CHECKPOINTS = "config.json", "checkpoints"
 
-# Fields that may change between two starts of a run: they do not change its result.
+# Fields that may change between two starts of a run: they do not change its result, or
+# the devices' number its rounding only (and not even that, with shards).
 OPERATIONAL = (
     "data.data_dir",
     "data.archive_dir",
     "data.stream",
     "log",
+    "mesh",
     "profile",
     "model.remat",
     "checkpoint.minutes",

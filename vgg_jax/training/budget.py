@@ -1,22 +1,27 @@
 """Whether a training fits the memory of its device, before anything is allocated."""
 
-import jax
+from jax.sharding import Mesh
 
 from vgg_jax import memory
 from vgg_jax.errors import ConfigError
 from vgg_jax.nn import cost
+from vgg_jax.training import division
 from vgg_jax.training.config import Config
 
 _SLACK = 1.25  # of the estimate, which was -13% to +18% off on CPU
 
 
 def check(
-    config: Config, classes: int = 1, image_shape: tuple[int, int, int] = (0, 0, 3)
+    config: Config,
+    mesh: Mesh,
+    classes: int = 1,
+    image_shape: tuple[int, int, int] = (0, 0, 3),
 ) -> None:
     """Checks that the network of a config can be trained here.
 
     Args:
         config: the run's.
+        mesh: the devices that share each batch; on a CPU they share its memory, too.
         classes: of the data set; where it is not known yet, one.
         image_shape: `(H, W, C)` of an image of the data set; where it is not known yet,
             nothing is checked unless the config resizes.
@@ -27,14 +32,14 @@ def check(
     """
     height, width, channels = image_shape
     size = (config.augment.resize or height, config.augment.resize or width)
-    there = _available()
+    there = _available(mesh)
     if there is None or not all(size):
         return
     model = config.model.clone(num_classes=config.num_classes or classes)
     rows = cost.costs(model.layers(size, channels), norm_scale=model.norm_scale)
     state, activations = cost.training_bytes(
         rows,
-        batch_size=config.batch_size,
+        batch_size=division.images_at_once(config, mesh),
         dtype=str(model.dtype),
         remat=model.remat,
     )
@@ -45,15 +50,16 @@ def check(
             f"velocity and gradients and {_gb(activations)} for activations, and "
             f"{_gb(there)} are there: lower model.width, model.hidden or "
             "model.num_classes for the first, batch_size or augment.resize for the "
-            "second, or set model.remat=stage"
+            "second, or set model.remat=stage or shards"
         )
 
 
-def _available() -> int | None:
-    """Returns the bytes that the device has; None where it does not say."""
-    device = jax.devices()[0]
+def _available(mesh: Mesh) -> int | None:
+    """Returns the bytes that each device has; None where it does not say."""
+    device = mesh.devices.flat[0]
     if device.platform == "cpu":
-        return memory.available()
+        whole = memory.available()
+        return whole and whole // mesh.size
     return (device.memory_stats() or {}).get("bytes_limit")
 
 

@@ -82,6 +82,20 @@ class Logging:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Devices:
+    """Which devices a run uses.
+
+    Attributes:
+        data: number of devices that share each batch; 0: all.
+    """
+
+    data: int = field(0, in_range(0))
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
     """A whole run. `configs/default.py` says what each field means.
 
@@ -98,6 +112,7 @@ class Config:
     seed: int = required(in_range(0, 2**32))
     epochs: int = required(count(1))
     batch_size: int = required(in_range(1))
+    shards: int = required(in_range(1))
     remainder: str = required(one_of(REMAINDERS))
     eval_batch_size: int = required(in_range(1))
     lr: float = required(positive())
@@ -108,6 +123,7 @@ class Config:
     test_with: str = required(one_of(("best", "last")))
     profile: int = required(in_range(0))
     data: Source
+    mesh: Devices
     init: Init
     augment: Augment
     num_classes: int
@@ -124,6 +140,7 @@ class Config:
 
 GROUPS = {
     "data": Source,
+    "mesh": Devices,
     "init": Init,
     "augment": Augment,
     "model": VGG,

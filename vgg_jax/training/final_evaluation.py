@@ -63,7 +63,7 @@ def final_evaluation(session: Session, state: TrainState) -> dict[str, Any] | No
         "epoch": int(state.epochs),
         "step": int(state.step),
         "seconds": sum(row["seconds"] for row in rows if row["kind"] == "epoch"),
-        "environment": machine.environment(),
+        "environment": machine.environment(session.mesh.size),
         "data": description(session.dataset, session.recipe.augment.measured),
         **({"init": session.init} if session.init else {}),
         "set_aside": _set_aside(session.workdir),

@@ -14,7 +14,6 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from vgg_jax import machine
 from vgg_jax.data.datasets import Dataset
 from vgg_jax.training.columns import GAP, duration, epoch_lines, fitting, percent
 from vgg_jax.training.config import Config
@@ -160,6 +159,7 @@ def show_start(
     workdir: Path,
     dataset: Dataset,
     params: Any,
+    place: str,
     init: str = "",
 ) -> None:
     """Says what is about to be trained, on what, where; and from which weights."""
@@ -169,7 +169,7 @@ def show_start(
     say(
         console,
         f"VGG configuration {config.model.variant}, {count:,} parameters, "
-        f"{config.model.dtype} on {machine.describe()}",
+        f"{config.model.dtype} on {place}",
         style="bold",
     )
     if init:

@@ -58,6 +58,7 @@ def build(
         label_smoothing=config.label_smoothing,
         average=_average(config, config.epochs * steps_per_epoch),
         views=config.views,
+        shards=config.shards,
     )
 
 

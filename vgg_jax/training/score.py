@@ -82,6 +82,7 @@ def score(
                 state.variables,
                 images,
                 batch_size=config.eval_batch_size,
+                parts=recipe.shards,
                 report=lambda seen: display.evaluate(split, seen, len(images)),
             )
             assert evaluation is not None  # only a `stop` abandons it

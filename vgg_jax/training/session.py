@@ -10,9 +10,11 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from rich.console import Console
 
 from vgg_jax import machine, memory
+from vgg_jax import mesh as meshes
 from vgg_jax.data import batches, datasets, on_device
 from vgg_jax.data.description import description
 from vgg_jax.data.streaming import Streamed
@@ -25,7 +27,7 @@ from vgg_jax.runs import metric_log, trackers
 from vgg_jax.runs.checkpoint import Checkpoints, number
 from vgg_jax.runs.metric_log import MetricLog
 from vgg_jax.runs.workdir import CHECKPOINTS, check_data, flatten, write_config
-from vgg_jax.training import budget, init_from, progress, step
+from vgg_jax.training import budget, division, init_from, progress, shards, step
 from vgg_jax.training.config import Config
 from vgg_jax.training.interrupt import Interrupt, Stopped
 from vgg_jax.training.profile import Profile
@@ -50,10 +52,11 @@ class Session:
     display: progress.Display
     stop: Interrupt
     profile: Profile
+    mesh: Mesh
     epoch_began: float  # as `time.monotonic` counts, what earlier starts spent included
 
     def __post_init__(self) -> None:
-        self.train_step, self.eval_step = step.compiled(self.recipe)
+        self.train_step, self.eval_step = step.compiled(self.recipe, self.mesh)
         self.saved_at = time.monotonic()
 
     def evaluate(self, name: str, variables: Any) -> Evaluation | None:
@@ -64,6 +67,7 @@ class Session:
             cast(self.recipe.model, variables),
             split,
             batch_size=self.config.eval_batch_size,
+            parts=shards.parts(self.recipe.shards, self.mesh),
             report=lambda count: self.display.evaluate(name, count, len(split)),
             stop=self.stop,
         )
@@ -126,11 +130,12 @@ def _checkpoints(
     workdir: Path,
     data: Mapping[str, Any],
     init: Mapping[str, Any],
+    mesh: Mesh,
 ) -> Checkpoints:
     facts = {
         "config": dict(config.fields),
         "data": data,
-        "environment": machine.environment(),
+        "environment": machine.environment(mesh.size),
         "init": init,
     }
     return Checkpoints(
@@ -184,19 +189,22 @@ def opened(
         console: where progress goes.
     """
     say = partial(progress.say, console)
-    budget.check(config)
+    mesh = meshes.over(config.mesh.data)
+    division.check(config, mesh)
+    budget.check(config, mesh)
     start = init_from.find(config.init, workdir, str(config.augment.normalize))
     dataset, recipe, steps = prepare(config, say, start.preprocessing)
     data = description(dataset, recipe.augment.measured)
     check_data(workdir, data)
-    budget.check(config, recipe.model.num_classes, dataset.train.image_shape)
+    budget.check(config, mesh, recipe.model.num_classes, dataset.train.image_shape)
     state, said = _first_state(config, recipe, dataset.train), ""
     if start.network:
         state, said = init_from.started(config.init, start.network, recipe, state)
     write_config(workdir, dict(config.fields))
-    progress.show_start(console, config, workdir, dataset, state.params, said)
+    place = machine.describe(mesh.size)
+    progress.show_start(console, config, workdir, dataset, state.params, place, said)
     with contextlib.ExitStack() as stack:
-        checkpoints = _checkpoints(config, workdir, data, start.facts)
+        checkpoints = _checkpoints(config, workdir, data, start.facts, mesh)
         stack.push(partial(_close_checkpoints, checkpoints))
         state, spent = _resumed(checkpoints, state, say)
         log = _metric_log(config, workdir, state, say)
@@ -209,7 +217,8 @@ def opened(
                 config=config,
                 workdir=workdir,
                 dataset=dataset,
-                train=on_device.placed(dataset.train),
+                train=on_device.placed(dataset.train, mesh),
+                mesh=mesh,
                 recipe=recipe,
                 init=start.facts,
                 steps_per_epoch=steps,
@@ -220,7 +229,7 @@ def opened(
                 profile=profile,
                 epoch_began=time.monotonic() - spent,
             ),
-            state,
+            jax.device_put(state, meshes.whole(mesh)),
         )
 
 

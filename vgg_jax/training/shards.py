@@ -24,6 +24,11 @@ Tree = Any
 Function = Callable[[Tree, Tree], tuple[Tree, Tree]]
 
 
+def parts(shards: int, mesh: Mesh) -> int:
+    """Returns into how many parts a batch is cut: its shards, or one per device."""
+    return shards if shards > 1 else mesh.size
+
+
 def cut(rows: Tree, count: int) -> Tree:
     """Returns arrays `[B, ...]` as `[count, B / count, ...]`.
 

@@ -265,8 +265,7 @@ def train_step(
         recipe: what the step does.
         state: donated where jitted so.
         batch: as `batches.training` yields them.
-        mesh: of the devices that share the shards of a batch; `recipe.shards` above 1
-            needs it.
+        mesh: of the devices that share the shards of a batch; None: the first alone.
 
     Returns:
         The next state; and `loss` (smoothed, nats), `accuracy` of the batch in [0, 1]
@@ -276,7 +275,7 @@ def train_step(
     trained, fixed = patterns.split(state.params, recipe.frozen)
     make_pass = partial(_passed, recipe)
     if recipe.shards > 1:
-        make_pass = partial(_passed_in_shards, recipe, mesh)
+        make_pass = partial(_passed_in_shards, recipe, mesh or meshes.over(1))
     weights = trained, fixed, state.batch_stats
     grads, loss, batch_stats, sums = make_pass(
         weights, images, batch.labels, dropout_key
@@ -322,6 +321,7 @@ def eval_step(
         return _scored(recipe, variables, batch)
     parts = shards.cut(batch, recipe.shards)
     one = partial(_scored, recipe)
+    mesh = mesh or meshes.over(1)
     sums, logits = shards.compute(one, variables, parts, mesh=mesh)
     return sums, shards.joined(logits)
 

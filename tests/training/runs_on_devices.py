@@ -1,0 +1,64 @@
+"""Whole runs on 1, 2 and 4 devices, and one that is stopped and goes on elsewhere.
+
+Run by `test_shards.py` in a process of its own with four devices. Prints, for each run,
+the CRC-32 of the last weights and what the log holds, timings left out.
+"""
+
+import json
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+
+from tests.training.test_loop import crc, epochs, numbers, tiny
+from vgg_jax import backend
+from vgg_jax.training import loop, session
+from vgg_jax.training.interrupt import Interrupt, Stopped
+
+STEPS = 5  # into the second epoch
+
+
+class Stop(Interrupt):
+    asked = 0
+
+    def __call__(self):
+        self.asked += 1
+        if self.asked == STEPS:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().__call__()
+
+
+def run(workdir, devices, shards):
+    config = tiny(**{"mesh.data": devices, "shards": shards})
+    return loop.train(config, workdir, Console(quiet=True))
+
+
+def show(name, workdir, result):
+    score = {k: result["test"][k] for k in ("accuracy", "loss")}
+    row = {"run": name, "crc32": crc(workdir), "rows": numbers(epochs(workdir))}
+    print(json.dumps(row | score), flush=True)
+
+
+def main():
+    backend.configure()
+    shards = int(sys.argv[1])
+    with tempfile.TemporaryDirectory() as directory:
+        for devices in (1, 2, 4):
+            workdir = Path(directory, str(devices))
+            show(str(devices), workdir, run(workdir, devices, shards))
+        workdir = Path(directory, "moved")
+        with_stop, session.Interrupt = session.Interrupt, Stop
+        try:
+            run(workdir, 4, shards)
+        except Stopped:
+            session.Interrupt = with_stop
+        else:
+            sys.exit("the run was not stopped")
+        show("moved", workdir, run(workdir, 2, shards))
+
+
+if __name__ == "__main__":
+    main()
