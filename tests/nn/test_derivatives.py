@@ -153,6 +153,18 @@ def test_a_network_of_plain_convolutions_has_every_derivative(batch_norm, pool):
     assert distance(*hessian_products(loss)(params, along)) < 1e-4
 
 
+@pytest.mark.parametrize("pool", ["max", "average"])
+def test_the_cpu_algorithms_have_the_gradient_of_plain_convolutions(pool):
+    """Of the whole network: what XLA fuses depends on the neighbours of a layer."""
+    got, want = (
+        jax.jit(jax.grad(loss))(params)
+        for loss, params, _ in (
+            network(conv, batch_norm=True, pool=pool) for conv in ("auto", "lax")
+        )
+    )
+    assert distance(got, want) < 1e-5
+
+
 @pytest.mark.parametrize("transform", [jax.jit, lambda f: f])
 def test_forward_mode_of_the_cpu_algorithms_is_refused_in_one_line(transform):
     loss, params, along = network("auto")

@@ -8,9 +8,10 @@ depends on the shape and the type (`benchmarks/layers.py` measures it,
 * A 1x1 kernel, or a 1x1 map, is one matrix product.
 * Maps smaller than the kernel (VGG's 2x2 at 32 px) fall to scalar loops in XLA:CPU,
   over 100x slower than the other layers. They are written as matrix products here.
+* A few pixels beside a large kernel, as the last stages of one image are: a matrix
+  product that reads the kernel once, where it lies.
 * float32 with a 3x3 kernel: Winograd (`winograd.py`), but for the first stage, whose 64
-  channels have transforms that take as long as they save, and for what is a few pixels
-  beside a large kernel, as the last stages of one image are.
+  channels have transforms that take as long as they save.
 * The rest, bfloat16 above all: direct convolution, with gradients that XLA:CPU is fast
   at (`direct.py`); or, where the CPU multiplies bfloat16 without AMX, training by
   Winograd in small tiles.
@@ -87,17 +88,17 @@ def _biased_on_cpu(x: jax.Array, w: jax.Array, b: jax.Array) -> jax.Array:
 def _cpu_algorithm(x: jax.Array, w: jax.Array) -> direct.Convolution:
     """Returns the fastest convolution on CPU for these shapes and this type."""
     (_, height, width, channels), kernel = x.shape, w.shape[0]
+    products = channels * w.shape[-1]
     if kernel == 1 or (height, width) == (1, 1):
         return _pointwise
+    if _has_few_pixels(x, products):
+        return _OF_FEW_PIXELS
     if kernel == 3 and (height, width) == (2, 2) and x.dtype == jnp.float32:
         return _karatsuba2x2
     if max(height, width) < kernel:
         return _dense
     waste = (height + -height % 4) * (width + -width % 4) / (height * width)
     if kernel == 3 and x.dtype == jnp.float32 and waste <= _MAX_WINOGRAD_WASTE:
-        products = channels * w.shape[-1]
-        if _has_few_pixels(x, products):
-            return _OF_FEW_PIXELS
         if channels >= _MIN_WINOGRAD_CHANNELS:
             return _winograd if products > _DIRECT_PRODUCTS else _MIXED
     if kernel == 3 and x.dtype == jnp.bfloat16 and _trains_by_winograd(x, w):
@@ -106,7 +107,7 @@ def _cpu_algorithm(x: jax.Array, w: jax.Array) -> direct.Convolution:
 
 
 def _has_few_pixels(x: jax.Array, products: int) -> bool:
-    """Returns whether the transforms of Winograd's kernels would cost the most."""
+    """Returns whether reading the kernel costs the most, or more copies of it would."""
     if is_symbolic_dim(x.shape[0]):
         return False
     *shape, _ = local_shape(x)
@@ -214,7 +215,9 @@ _DIRECT = direct.of_passes(
     direct.side_by_side, direct.by_flipped_kernel, direct.by_product
 )
 _MIXED = direct.of_passes(direct.plain, direct.by_flipped_kernel, _by_winograd)
-_OF_FEW_PIXELS = direct.of_passes(direct.plain, direct.by_spreading, direct.by_product)
+_OF_FEW_PIXELS = direct.of_passes(
+    direct.by_gathering, direct.by_spreading, direct.by_product
+)
 
 
 @jax.custom_vjp

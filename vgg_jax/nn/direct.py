@@ -85,6 +85,20 @@ def by_flipped_kernel(g: jax.Array, w: jax.Array) -> jax.Array:
     return side_by_side(g, jnp.swapaxes(w[::-1, ::-1], 2, 3))
 
 
+def by_gathering(x: jax.Array, w: jax.Array) -> jax.Array:
+    """Convolves as one matrix product, `[pixels, k k C] [k k C, K]`.
+
+    It reads the kernel once, and gathers the k x k neighbours of each pixel, which
+    costs little where there are few pixels.
+    """
+    size, features = w.shape[0], w.shape[-1]
+    moves = range(size // 2, -(size // 2) - 1, -1)
+    rows = [_shifted(x, down, 1) for down in moves]
+    seen = jnp.concatenate([_shifted(row, by, 2) for row in rows for by in moves], -1)
+    y = seen.reshape(-1, seen.shape[-1]) @ w.reshape(-1, features)
+    return y.reshape(*x.shape[:3], features)
+
+
 def by_spreading(g: jax.Array, w: jax.Array) -> jax.Array:
     """Returns the gradient by the input as one matrix product and a sum of its parts.
 

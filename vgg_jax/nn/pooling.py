@@ -71,14 +71,20 @@ def _maximum(x: jax.Array) -> jax.Array:
 def _max_pool_jvp(primals, tangents):
     """Passes on the tangent of the first maximum; transposed, this is a selection.
 
+    It compares the pixels with one another, never with their maximum: XLA may compute
+    both from what they are made of, and round them otherwise, so that none is equal.
+
     You may be tempted to sum `jnp.where(first[i], corner[i], 0)` over the corners: the
     transpose of a strided slice scatters, and took 1.5 to 3 times as long (jax 0.12).
     """
     (x,), (dx,) = primals, tangents
     y = max_pool(x)
-    first = jnp.full(y.shape, len(_CORNERS), jnp.int8)  # none, where the maximum is NaN
-    for i, corner in reversed(list(enumerate(_corners(x)))):
-        first = jnp.where(corner == y, jnp.int8(i), first)
+    greatest, *others = _corners(x)
+    first = jnp.zeros(y.shape, jnp.int8)
+    for i, corner in enumerate(others, 1):
+        first = jnp.where(corner > greatest, jnp.int8(i), first)
+        greatest = jnp.maximum(greatest, corner)
+    first = jnp.where(jnp.isnan(greatest), jnp.int8(len(_CORNERS)), first)  # none
     i, j = (lax.broadcasted_iota(jnp.int8, (1, 1, 2, 1, 2, 1), n) for n in (2, 4))
     chosen = first[:, :, None, :, None] == 2 * i + j
     return y, jnp.where(chosen, _windows(dx), 0).sum((2, 4))
@@ -103,21 +109,25 @@ def _max_pool_on_cpu(x: jax.Array) -> jax.Array:
     It looks for the first maximum in the backward pass, where the transpose of the
     tangent reads a mask that the forward pass wrote, which makes a whole training step
     slower on CPU (compare the two with `benchmarks/revisions.py`).
+
+    The maximum is taken again then, of the pixels that were kept. You may be tempted to
+    keep the output and look for it among them: XLA may compute it from what the pixels
+    are made of, and so round it otherwise, and the gradient of a window is lost.
     """
     return _maximum(x)
 
 
 def _forward(x):
-    y = _maximum(x)
-    return y, (x, y)
+    return _maximum(x), x
 
 
-def _backward(residuals, g):
-    return (_to_first_maximum(*residuals, g),)
+def _backward(x, g):
+    return (_to_first_maximum(x, g),)
 
 
 @apart  # reads x, which the layer before keeps, rather than what x was made of
-def _to_first_maximum(x, y, g):
+def _to_first_maximum(x, g):
+    y = _maximum(x)
     free = jnp.ones(y.shape, bool)  # windows whose gradient is still to be given
     parts = []
     for corner in _corners(x):

@@ -230,8 +230,8 @@ def cast(model: VGG, variables: Mapping[str, Any]) -> dict[str, Any]:
     """Returns variables with the kernels and biases in the type of the computation.
 
     The network casts them at each call otherwise, which takes longer than to compute
-    one small image; what it returns is the same, to the last bit. Batch norm's
-    parameters and statistics stay float32, which it computes in.
+    one small image. Results differ by rounding: XLA may leave out a cast that it sees.
+    Batch norm's parameters and statistics stay float32, which it computes in.
 
     Args:
         model: the network.
