@@ -5,6 +5,7 @@ temporary buffers of the compiled step, and what `cost.training_bytes` says. The
 lines are of networks that had no part in the estimate's factors.
 
     python -m benchmarks.memory
+    python -m benchmarks.memory --remat=stage
 """
 
 import argparse
@@ -63,15 +64,17 @@ def planned(model: VGG, size: int, batch: int) -> int:
 
 def main():
     """The command line."""
-    argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args()
+    )
+    parser.add_argument("--remat", default="none", choices=REMAT)
+    remat = parser.parse_args().remat
     backend.configure()
     print(machine.environment(), flush=True)
     for networks in (FITTED, OTHERS):
         errors = []
-        for network, dtype, norm, remat in itertools.product(
-            networks, cost.BYTES, (False, True), REMAT
+        for network, dtype, norm in itertools.product(
+            networks, cost.BYTES, (False, True)
         ):
             variant, size, batch, head, width = network
             model = VGG(
@@ -91,7 +94,7 @@ def main():
             errors.append(said / plan - 1)
             print(
                 f"{variant} {size:3} px, {batch:3} images, {head:8} width {width:3} "
-                f"{dtype:8} {'batch norm' if norm else '':10} remat={remat:5} "
+                f"{dtype:8} {'batch norm' if norm else '':10} "
                 f"XLA {plan / 1e9:6.3f} GB, estimate {said / 1e9:6.3f} "
                 f"({errors[-1]:+.0%})",
                 flush=True,

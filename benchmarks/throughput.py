@@ -13,9 +13,10 @@ times that.
     python -m benchmarks.throughput --batch_norm
     python -m benchmarks.throughput --peers vgg_jax --batches 8,32,128,512
 
-The other peers know VGG-16 D only, and keep all activations: give `--variants` and
-`--remat` together with `--peers vgg_jax`. PyTorch and Keras run in environments of
-their own, or in this one where it has them, and are skipped without either:
+The other peers know VGG-16 D only, and keep all activations: give `--variants`,
+`--remat` and `--shards` together with `--peers vgg_jax`. PyTorch and Keras run in
+environments of their own, or in this one where it has them, and are skipped without
+either:
 
     python3.11 -m venv benchmarks/envs/torch
     benchmarks/envs/torch/bin/pip install torch==2.13.0 numpy
@@ -243,6 +244,7 @@ def main():
     parser.add_argument("--variants", type=_list(str), default=["D"])
     parser.add_argument("--batch_norm", action="store_true")
     parser.add_argument("--remat", default="none", choices=REMAT)
+    parser.add_argument("--shards", type=int, default=1, help="parts of a batch")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="seconds per turn")
     options = parser.parse_args()
@@ -260,6 +262,7 @@ def main():
             "variant": variant,
             "width": width,
             "remat": options.remat,
+            "shards": options.shards,
         }
         print(" ".join(f"{k}={v}" for k, v in job.items()), flush=True)
         running = measure(

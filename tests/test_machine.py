@@ -34,13 +34,28 @@ class _Device(NamedTuple):
         ),
     ],
 )
-def test_the_device_is_the_one_a_run_uses(devices, cores, said, monkeypatch):
+def test_one_device(devices, cores, said, monkeypatch):
     monkeypatch.setattr(jax, "devices", lambda: devices)
     monkeypatch.setattr(machine, "_cores", lambda: cores)
     assert machine.describe() == machine.environment()["device"] == said
 
 
-def test_of_four_real_devices_a_run_uses_one():
+@pytest.mark.parametrize(
+    "kind, count, said",
+    [
+        ("gpu", 4, "4 of 8 NVIDIA H100 80GB HBM3"),
+        ("gpu", 8, "8 NVIDIA H100 80GB HBM3"),
+        ("cpu", 8, "8 devices on 2 CPU cores"),
+    ],
+)
+def test_several_devices(kind, count, said, monkeypatch):
+    devices = [_Device("NVIDIA H100 80GB HBM3", kind)] * 8
+    monkeypatch.setattr(jax, "devices", lambda: devices)
+    monkeypatch.setattr(machine, "_cores", lambda: 2)
+    assert machine.describe(count) == machine.environment(count)["device"] == said
+
+
+def test_one_of_four_real_devices():
     code = "from vgg_jax import machine; print(machine.describe())"
     finished = subprocess.run(
         [sys.executable, "-c", code],

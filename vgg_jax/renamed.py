@@ -15,7 +15,7 @@ _NEW_FIELDS: Mapping[str, Mapping[str, Any]] = {
 }
 _NEW: Mapping[str, Any] = {
     "init": {"path": "", "layers": ["*"]},
-    "mesh": {"data": 0},
+    "mesh": {"data": 1},
     "shards": 1,
 }
 _DIGITS = 9  # of a share, so that 0.23 * 24 / 24 is 0.23

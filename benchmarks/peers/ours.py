@@ -36,6 +36,7 @@ def build(job):
         augment=Augment(normalize="cifar10"),
         optimizer=SGD().transformation(),
         schedule=lambda _: 1e-3,
+        shards=job.get("shards", 1),
     )
     init = partial(step.init, recipe, seed=0, image_shape=(size, size, 3))
     state = jax.jit(init)()

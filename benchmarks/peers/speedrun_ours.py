@@ -10,7 +10,7 @@ import jax
 from serve import read_job, serve
 
 from benchmarks.input import endless
-from vgg_jax import backend
+from vgg_jax import backend, mesh
 from vgg_jax.data import batches, datasets, on_device
 from vgg_jax.training import config as config_module
 from vgg_jax.training import recipe, step
@@ -27,7 +27,7 @@ def main():
     shape = dataset.train.image_shape
     state = jax.jit(partial(step.init, run_recipe, seed=0, image_shape=shape))()
     train_step, _ = step.compiled(run_recipe)
-    split = on_device.placed(dataset.train)
+    split = on_device.placed(dataset.train, mesh.over(1))
     training_batches = endless(split, config.batch_size)
 
     def steps(n):

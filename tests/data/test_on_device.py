@@ -8,6 +8,7 @@ import pytest
 
 from vgg_jax.data import on_device
 from vgg_jax.data.in_memory import Split
+from vgg_jax.mesh import over
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (10, 4, 4, 3), np.uint8)
 SPLIT = Split(IMAGES, np.arange(10, dtype=np.int32))
@@ -16,8 +17,8 @@ SPLIT = Split(IMAGES, np.arange(10, dtype=np.int32))
 @pytest.mark.parametrize(
     "platform, stats, there",
     [
-        ("gpu", {"bytes_limit": 4 * IMAGES.nbytes}, True),
-        ("gpu", {"bytes_limit": 4 * IMAGES.nbytes - 4}, False),
+        ("gpu", {"bytes_limit": 20 * IMAGES.nbytes}, True),
+        ("gpu", {"bytes_limit": 20 * IMAGES.nbytes - 20}, False),
         ("tpu", {}, False),
         ("tpu", None, False),
         ("cpu", {"bytes_limit": 10**12}, False),
@@ -26,13 +27,14 @@ SPLIT = Split(IMAGES, np.arange(10, dtype=np.int32))
 def test_where_they_go(platform, stats, there, monkeypatch):
     device = SimpleNamespace(platform=platform, memory_stats=lambda: stats)
     monkeypatch.setattr(on_device, "whole", lambda mesh: None)  # JAX's first device
-    placed = on_device.placed(SPLIT, SimpleNamespace(devices=np.array([device])))
+    mesh = SimpleNamespace(devices=np.array([device]))
+    placed = on_device.placed(SPLIT, mesh)  # pyright: ignore
     assert isinstance(placed, on_device.OnDevice) == there
     assert there or placed is SPLIT
 
 
 def test_the_batches_are_those_of_the_host():
-    there = on_device.OnDevice(jax.device_put(IMAGES), SPLIT.labels)
+    there = on_device.OnDevice(jax.device_put(IMAGES), SPLIT.labels, over(1))
     indices = np.array([[3, 1], [9, 0]], np.int32)
     assert len(there) == 10 and there.image_shape == SPLIT.image_shape
     pairs = zip(there.batches(indices), SPLIT.batches(indices), strict=True)

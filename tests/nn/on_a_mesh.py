@@ -23,13 +23,14 @@ from vgg_jax.nn.vgg import VGG
 
 BATCH = 8
 # One of each algorithm on CPU: Winograd, few and many channels with flipped kernels,
-# narrow maps side by side, a matrix of the whole, Karatsuba, 1x1.
+# narrow maps side by side, a matrix of the whole, Karatsuba, few pixels, 1x1.
 CONVOLUTIONS = [
     (8, 32, 3, "float32"),
     (8, 3, 3, "float32"),
     (4, 32, 3, "bfloat16"),
     (3, 4, 5, "float32"),
     (2, 4, 3, "float32"),
+    (2, 1400, 3, "bfloat16"),  # few pixels on each device
     (4, 4, 1, "float32"),
 ]
 

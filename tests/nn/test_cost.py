@@ -148,14 +148,14 @@ def test_the_estimate_of_memory_is_near_the_plan(batch_norm):
 def test_what_a_stage_computed_again_keeps():
     """By hand: pools 4 x 4 x 4 and 2 x 2 x 8; the most is stage 1, 8 x 8 x 4 twice."""
     rows = table("conv3-4 conv3-4 | conv3-8 |", 8, head="compact", num_classes=2)
-    weights, no_work = {"float32": (0.0, 0.0, 0.0)}, 4  # bytes of a value
+    value = 4  # bytes
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cost, "_WORK", weights)
+        patch.setattr(cost, "_WORK", {"float32": (0.0, 0.0, 0.0)})
         took = [
             cost.training_bytes(rows, batch_size=1, dtype="float32", remat=remat)[1]
             for remat in ("none", "stage")
         ]
-    assert took == [no_work * (512 + 64 + 128 + 32 + 2), no_work * (64 + 32 + 512)]
+    assert took == [value * (512 + 64 + 128 + 32 + 2), value * (64 + 32 + 512)]
 
 
 def test_a_stage_computed_again_takes_less_memory():

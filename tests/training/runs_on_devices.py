@@ -1,4 +1,4 @@
-"""Whole runs on 1, 2 and 4 devices, and one that is stopped and goes on elsewhere.
+"""Whole runs on 1, 2 and 4 devices; images there; one stopped that goes on elsewhere.
 
 Run by `test_shards.py` in a process of its own with four devices. Prints, for each run,
 the CRC-32 of the last weights and what the log holds, timings left out.
@@ -11,10 +11,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+import jax
 from rich.console import Console
 
 from tests.training.test_loop import crc, epochs, numbers, tiny
-from vgg_jax import backend
+from vgg_jax import backend, mesh
+from vgg_jax.data import on_device
 from vgg_jax.training import loop, session
 from vgg_jax.training.interrupt import Interrupt, Stopped
 
@@ -42,6 +44,12 @@ def show(name, workdir, result):
     print(json.dumps(row | score), flush=True)
 
 
+def placed(split, devices):
+    """As on accelerators, whose memory holds the images."""
+    images = jax.device_put(split.images, mesh.whole(devices))
+    return on_device.OnDevice(images, split.labels, devices)
+
+
 def main():
     backend.configure()
     shards = int(sys.argv[1])
@@ -49,6 +57,9 @@ def main():
         for devices in (1, 2, 4):
             workdir = Path(directory, str(devices))
             show(str(devices), workdir, run(workdir, devices, shards))
+        on_device.placed = placed
+        workdir = Path(directory, "placed")
+        show("placed", workdir, run(workdir, 4, shards))
         workdir = Path(directory, "moved")
         with_stop, session.Interrupt = session.Interrupt, Stop
         try:

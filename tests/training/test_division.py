@@ -1,6 +1,7 @@
-"""Batches that cannot be divided among devices are refused, with the remedy."""
+"""Batches that cannot be divided are refused, with the remedy."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -17,24 +18,36 @@ def config(**changes):
     return resolve(settings)
 
 
+def over(devices) -> Any:
+    return SimpleNamespace(size=devices)
+
+
+@pytest.mark.parametrize(
+    "changes, text",
+    [
+        ({"shards": 6}, "shards=6 is no power of two"),
+        ({"shards": 256}, "batch_size=128 cannot be divided among 256 shards: use 256"),
+        ({"shards": 2, "remainder": "keep"}, "2 shards may not divide: set remainder="),
+    ],
+)
+def test_shards_that_no_machine_can_compute(changes, text):
+    with pytest.raises(ConfigError, match=text):
+        config(**changes)
+
+
 @pytest.mark.parametrize(
     "devices, changes, text",
     [
-        (1, {"shards": 6}, "shards=6 is no power of two"),
         (6, {"shards": 8}, "among 6 devices: set mesh.data=4"),
+        (16, {"shards": 8}, "among 16 devices: set mesh.data=8"),
         (3, {}, "batch_size=128 cannot be divided among 3 devices: use 129, or mesh"),
-        (
-            1,
-            {"shards": 256},
-            "batch_size=128 cannot be divided among 256 shards: use",
-        ),
-        (2, {"remainder": "keep"}, "2 devices cannot divide: set remainder=drop"),
-        (1, {"remainder": "keep", "shards": 2}, "2 shards cannot divide"),
+        (2, {"remainder": "keep"}, "2 devices may not divide: .* or mesh.data=1"),
     ],
 )
-def test_what_is_refused(devices, changes, text):
+def test_what_these_devices_cannot_divide(devices, changes, text):
+    made = config(**changes)
     with pytest.raises(ConfigError, match=text):
-        division.check(config(**changes), SimpleNamespace(size=devices))
+        division.check(made, over(devices))
 
 
 @pytest.mark.parametrize(
@@ -48,9 +61,16 @@ def test_what_is_refused(devices, changes, text):
     ],
 )
 def test_images_at_once(devices, changes, at_once):
-    there = SimpleNamespace(size=devices)
-    division.check(config(**changes), there)
-    assert division.images_at_once(config(**changes), there) == at_once
+    division.check(config(**changes), over(devices))
+    assert division.images_at_once(config(**changes), over(devices)) == at_once
+
+
+@pytest.mark.parametrize("devices, shards", [(1, 16), (16, 1)])
+def test_too_few_images_for_onednn(devices, shards):
+    """Its weight gradients of 8 images are wrong."""
+    plain = {"model.conv": "lax", "model.dtype": "bfloat16"}
+    with pytest.raises(ConfigError, match="8 at once"):
+        division.check(config(shards=shards, **plain), over(devices))
 
 
 def test_more_devices_than_there_are():

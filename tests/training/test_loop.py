@@ -273,7 +273,6 @@ def test_streaming_trains_the_same(whole, tmp_path):
     assert numbers(metric_log.read(tmp_path)) == numbers(metric_log.read(whole[0]))
 
 
-@pytest.mark.slow
 def test_stages_computed_again_train_the_same(whole, tmp_path):
     """And a run may go on so: the last bits are the same."""
     run(tiny(**{"model.remat": "stage"}), tmp_path)
@@ -282,13 +281,14 @@ def test_stages_computed_again_train_the_same(whole, tmp_path):
 
 def test_images_on_the_device_train_the_same(whole, tmp_path, monkeypatch):
     def placed(split, mesh):
-        return on_device.OnDevice(jax.device_put(split.images), split.labels)
+        return on_device.OnDevice(jax.device_put(split.images), split.labels, mesh)
 
     monkeypatch.setattr(on_device, "placed", placed)
     run(tiny(), tmp_path)
     assert crc(tmp_path) == crc(whole[0])
 
 
+@pytest.mark.slow
 def test_a_kept_remainder_shows_every_image(tmp_path):
     run(tiny(remainder="keep", epochs=1), tmp_path)
     assert epochs(tmp_path)[0]["step"] == 5  # 300 = 4 * 64 + 44

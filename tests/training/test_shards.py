@@ -25,24 +25,26 @@ def told(program, *arguments, devices):
     return [json.loads(line) for line in found.stdout.splitlines()]
 
 
-@pytest.mark.parametrize("batch_norm", [False, True])
-def test_float32_trains_to_the_same_bits(batch_norm):
-    rows = told("on_devices.py", 8, "float32", batch_norm, devices=8)
+@pytest.mark.parametrize(
+    "dtype, batch_norm", [("float32", False), ("float32", True), ("bfloat16", True)]
+)
+def test_steps_come_to_the_same_bits(dtype, batch_norm):
+    rows = told("on_devices.py", 8, dtype, batch_norm, devices=8)
     assert [row["devices"] for row in rows] == [1, 2, 4, 8]
     for row in rows[1:]:
         assert row == rows[0] | {"devices": row["devices"]}
 
 
 def test_whole_runs_come_to_the_same_bits():
-    """On 1, 2 and 4 devices, and stopped on 4 to go on with 2."""
+    """On 1, 2 and 4 devices, with the images there, and stopped on 4, resumed on 2."""
     rows = told("runs_on_devices.py", 4, devices=4)
-    assert [row.pop("run") for row in rows] == ["1", "2", "4", "moved"]
+    assert [row.pop("run") for row in rows] == ["1", "2", "4", "placed", "moved"]
     for row in rows[1:]:
         assert row == rows[0]
 
 
 def test_without_shards_only_rounding_differs():
-    """Without dropout's and batch norm's shards, so the losses are those of one."""
+    """Dropout and batch norm see the whole batch, on any number of devices."""
     rows = told("on_devices.py", 1, "float32", True, devices=8)
     for row in rows[1:]:
         np.testing.assert_allclose(row["last"], rows[0]["last"], 1e-3, 1e-5)

@@ -160,7 +160,7 @@ def totals(
     """Returns the sums over the layers, and what training by a config comes to.
 
     Training takes three times the arithmetic of the forward pass; its memory is that of
-    `cost.training_bytes`.
+    `cost.training_bytes`, on one device.
     """
     total = cost.total(costs)
     sums = {
@@ -171,9 +171,10 @@ def totals(
         return sums
     estimate = cost.training_bytes(
         costs,
-        batch_size=config.batch_size,
+        batch_size=config.batch_size // config.shards,
         dtype=dtype,
         remat=config.model.remat,
+        shards=config.shards,
     )
     sums["training memory, estimated MB"] = round(sum(estimate) / 1e6)
     if config.data.name in _SPLITS:

@@ -1,6 +1,7 @@
 """Splits whose images are in the memory of an accelerator."""
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -9,9 +10,9 @@ from jax.sharding import Mesh
 
 from vgg_jax.data.in_memory import Split
 from vgg_jax.data.streaming import Streamed
-from vgg_jax.mesh import whole
+from vgg_jax.mesh import spread, whole
 
-_SHARE = 0.25  # of an accelerator's memory that the images of a run may take
+_SHARE = 0.05  # of an accelerator's memory that the images of a run may take
 
 
 class OnDevice(NamedTuple):
@@ -21,11 +22,13 @@ class OnDevice(NamedTuple):
     images by itself.
 
     Attributes:
-        images: uint8 `[N, H, W, C]`, on the device.
+        images: uint8 `[N, H, W, C]`, whole on each device.
         labels: int32 `[N]`, on the host.
+        mesh: the devices, over which batches are spread.
 
+    >>> from vgg_jax.mesh import over
     >>> split = Split(np.zeros((3, 8, 8, 1), np.uint8), np.arange(3, dtype=np.int32))
-    >>> there = OnDevice(jax.device_put(split.images), split.labels)
+    >>> there = OnDevice(jax.device_put(split.images), split.labels, over(1))
     >>> images, labels = next(there.batches([np.array([2, 0])]))
     >>> images.shape, labels.tolist()
     ((2, 8, 8, 1), [2, 0])
@@ -33,6 +36,7 @@ class OnDevice(NamedTuple):
 
     images: jax.Array
     labels: np.ndarray
+    mesh: Mesh
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -47,20 +51,22 @@ class OnDevice(NamedTuple):
         self, indices: Sequence[np.ndarray]
     ) -> Iterator[tuple[jax.Array, np.ndarray]]:
         """Yields images, uint8 `[B, H, W, C]`, and labels, int32 `[B]`, by number."""
+        take = _taking(self.mesh)
         for index in indices:
-            yield _take(self.images, index), self.labels[index]
+            yield take(self.images, index), self.labels[index]
 
 
-@jax.jit
-def _take(images: jax.Array, index: jax.Array) -> jax.Array:
-    return images.at[index].get(mode="promise_in_bounds")
+@functools.cache
+def _taking(mesh: Mesh) -> Callable[[jax.Array, np.ndarray], jax.Array]:
+    take = lambda images, index: images.at[index].get(mode="promise_in_bounds")
+    return jax.jit(take, out_shardings=spread(mesh))
 
 
 def placed(split: Split | Streamed, mesh: Mesh) -> Split | Streamed | OnDevice:
     """Returns the split with its images on each device of a mesh, or as it is.
 
     They stay where they are if they are streamed, if the devices are CPUs, and if they
-    would take more than a quarter of a device's memory, or that is not known.
+    would take more than a twentieth of a device's memory, or that is not known.
     """
     if isinstance(split, Streamed):
         return split
@@ -68,4 +74,4 @@ def placed(split: Split | Streamed, mesh: Mesh) -> Split | Streamed | OnDevice:
     limit = (device.memory_stats() or {}).get("bytes_limit", 0)
     if device.platform == "cpu" or split.images.nbytes > _SHARE * limit:
         return split
-    return OnDevice(jax.device_put(split.images, whole(mesh)), split.labels)
+    return OnDevice(jax.device_put(split.images, whole(mesh)), split.labels, mesh)

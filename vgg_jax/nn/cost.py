@@ -86,7 +86,8 @@ class TrainingBytes(NamedTuple):
     """The memory that training takes, in bytes.
 
     Attributes:
-        weights: weights, velocity and gradients, in float32.
+        weights: weights, velocity and gradients, in float32; of shards, the sums of
+            gradients that are under way too.
         activations: what the backward pass needs of a batch, and what the layers work
             with.
     """
@@ -102,7 +103,12 @@ _WORK = {"float32": (2.2, 0.2, 1.0), "bfloat16": (0.9, 0.4, 0.75)}
 
 
 def training_bytes(
-    rows: Iterable[LayerCost], *, batch_size: int, dtype: str, remat: str = "none"
+    rows: Iterable[LayerCost],
+    *,
+    batch_size: int,
+    dtype: str,
+    remat: str = "none",
+    shards: int = 1,
 ) -> TrainingBytes:
     """Estimates the memory that a training step takes.
 
@@ -111,9 +117,10 @@ def training_bytes(
 
     Args:
         rows: of `costs`.
-        batch_size: images per update.
+        batch_size: images that a device computes at once.
         dtype: type of the activations, one of `BYTES`.
-        remat: as `VGG.remat`.
+        remat: as `VGG.remat`. The estimate of "stage" was not fitted.
+        shards: how many a device computes one after the other.
 
     >>> from vgg_jax.nn.architecture import layers
     >>> rows = costs(layers("A", head="compact"))
@@ -130,7 +137,8 @@ def training_bytes(
         if row.params and len(row.shape) == 3:
             work += layers * min(value * row.elements, pieces.BYTES)
     kept = value * (_most_kept(rows) if remat == "stage" else _kept(rows))
-    weights = 3 * 4 * sum(row.params for row in rows)
+    levels = max(shards, 1).bit_length() - 1  # two sums at each of the tree
+    weights = (3 + 2 * levels) * 4 * sum(row.params for row in rows)
     return TrainingBytes(weights, round(kept + work))
 
 

@@ -109,6 +109,8 @@ def by_spreading(g: jax.Array, w: jax.Array) -> jax.Array:
     (*shape, features), (size, _, channels, _) = g.shape, w.shape
     both = g.reshape(-1, features), w.reshape(-1, features)
     parts = lax.dot_general(*both, (((1,), (1,)), ((), ())))
+    # One axis at a time: meshes of explicit axes refuse to split two at once.
+    parts = parts.reshape(-1, size, size, channels)
     parts = parts.reshape(*shape, size, size, channels)
     moves = range(-(size // 2), size // 2 + 1)
     rows = []

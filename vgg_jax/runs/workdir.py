@@ -19,8 +19,8 @@ from vgg_jax.runs.checkpoint_record import Record
 
 CONFIG, CHECKPOINTS = "config.json", "checkpoints"
 
-# Fields that may change between two starts of a run: they do not change its result, or
-# the devices' number its rounding only (and not even that, with shards).
+# Fields that may change between two starts of a run: they do not change its result, but
+# for the rounding, which `mesh` (without shards) and `model.remat` may.
 OPERATIONAL = (
     "data.data_dir",
     "data.archive_dir",

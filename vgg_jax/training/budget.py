@@ -42,6 +42,7 @@ def check(
         batch_size=division.images_at_once(config, mesh),
         dtype=str(model.dtype),
         remat=model.remat,
+        shards=config.shards // mesh.size,
     )
     if state > there or state + activations > _SLACK * there:
         raise ConfigError(

@@ -241,7 +241,7 @@ def resolve(config: ConfigDict) -> Config:
         augment["normalize"] = INIT if fields["init"]["path"] else own
     resolved = build(fields)
     trackers.check(resolved.log.tracker)
-    _check_convolution(resolved)
+    check_convolution(resolved, resolved.batch_size // resolved.shards)
     idle.check(resolved.fields, defaults())
     schedule = resolved.schedule
     if schedule.name == "step":
@@ -268,13 +268,19 @@ def _plain(config: ConfigDict) -> dict[str, Any]:
     return fields
 
 
-def _check_convolution(config: Config) -> None:
-    """jaxlib 0.12's oneDNN: wrong weight gradients for batches of 2 ... 12."""
-    small = config.batch_size < _LEAST_LAX_BATCH or config.remainder == "keep"
+def check_convolution(config: Config, images: int) -> None:
+    """Checks that a device convolves enough images at once.
+
+    jaxlib 0.12's oneDNN returns wrong weight gradients for 2 to 12 of them.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    small = images < _LEAST_LAX_BATCH or config.remainder == "keep"
     kind = config.model.conv, config.model.dtype, jax.default_backend()
     if small and kind == ("lax", "bfloat16", "cpu"):
         raise ConfigError(
             f"model.conv='lax' in bfloat16 on CPU returns wrong gradients for batches "
-            f"under {_LEAST_LAX_BATCH} (batch_size={config.batch_size}, remainder="
+            f"under {_LEAST_LAX_BATCH} ({images} at once, remainder="
             f"{config.remainder!r}): use model.conv=auto, or model.dtype=float32"
         )

@@ -17,7 +17,7 @@ def check(config: "Config") -> None:
     Raises:
         ConfigError: two values contradict each other.
     """
-    for rule in (_averages, _decay, _validation, _size, _normalize):
+    for rule in (_averages, _decay, _validation, _size, _normalize, _shards):
         rule(config)
 
 
@@ -72,4 +72,22 @@ def _normalize(config: "Config") -> None:
         raise ConfigError(
             f"augment.normalize={INIT!r} is what the network of init.path expects, and "
             "there is no init.path: set it, or leave augment.normalize at auto"
+        )
+
+
+def _shards(config: "Config") -> None:
+    shards, batch = config.shards, config.batch_size
+    if shards & (shards - 1):
+        raise ConfigError(
+            f"shards={shards} is no power of two, as adding them up in one order takes"
+        )
+    if batch % shards:
+        raise ConfigError(
+            f"batch_size={batch} cannot be divided among {shards} shards: use "
+            f"{-(-batch // shards) * shards}"
+        )
+    if shards > 1 and config.remainder == "keep":
+        raise ConfigError(
+            f"remainder='keep' gives a last batch that {shards} shards may not divide: "
+            "set remainder=drop"
         )

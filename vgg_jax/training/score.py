@@ -11,6 +11,7 @@ from rich.console import Console
 from vgg_jax.data.description import description
 from vgg_jax.errors import ConfigError, RunError, choose
 from vgg_jax.evaluation.exact import Evaluation, evaluate
+from vgg_jax.nn.vgg import cast
 from vgg_jax.nn.views import VIEWS
 from vgg_jax.runs.checkpoint import Checkpoints
 from vgg_jax.runs.checkpoint_record import latest
@@ -79,7 +80,7 @@ def score(
             _, eval_step = step.compiled(recipe._replace(views=count))
             evaluation = evaluate(
                 eval_step,
-                state.variables,
+                cast(recipe.model, state.variables),
                 images,
                 batch_size=config.eval_batch_size,
                 parts=recipe.shards,
