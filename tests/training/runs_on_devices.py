@@ -1,7 +1,8 @@
 """Whole runs on 1, 2 and 4 devices; images there; one stopped that goes on elsewhere.
 
-Run by `test_shards.py` in a process of its own with four devices. Prints, for each run,
-the CRC-32 of the last weights and what the log holds, timings left out.
+Run by `test_shards.py` in a process of its own with four devices:
+`python runs_on_devices.py SHARDS RUN ...`. Prints, for each run, the CRC-32 of the last
+weights and what the log holds, timings left out.
 """
 
 import json
@@ -12,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 import jax
+import pytest
 from rich.console import Console
 
 from tests.training.test_loop import crc, epochs, numbers, tiny
@@ -50,25 +52,36 @@ def placed(split, devices):
     return on_device.OnDevice(images, split.labels, devices)
 
 
+def on_device_run(workdir, shards):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(on_device, "placed", placed)
+        return run(workdir, 4, shards)
+
+
+def moved(workdir, shards):
+    """Stopped on four devices, resumed on two."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr(session, "Interrupt", Stop)
+        run(workdir, 4, shards)
+    return run(workdir, 2, shards)
+
+
+RUNS = {
+    "1": lambda workdir, shards: run(workdir, 1, shards),
+    "2": lambda workdir, shards: run(workdir, 2, shards),
+    "4": lambda workdir, shards: run(workdir, 4, shards),
+    "placed": on_device_run,
+    "moved": moved,
+}
+
+
 def main():
     backend.configure()
     shards = int(sys.argv[1])
     with tempfile.TemporaryDirectory() as directory:
-        for devices in (1, 2, 4):
-            workdir = Path(directory, str(devices))
-            show(str(devices), workdir, run(workdir, devices, shards))
-        on_device.placed = placed
-        workdir = Path(directory, "placed")
-        show("placed", workdir, run(workdir, 4, shards))
-        workdir = Path(directory, "moved")
-        with_stop, session.Interrupt = session.Interrupt, Stop
-        try:
-            run(workdir, 4, shards)
-        except Stopped:
-            session.Interrupt = with_stop
-        else:
-            sys.exit("the run was not stopped")
-        show("moved", workdir, run(workdir, 2, shards))
+        for name in sys.argv[2:]:
+            workdir = Path(directory, name)
+            show(name, workdir, RUNS[name](workdir, shards))
 
 
 if __name__ == "__main__":

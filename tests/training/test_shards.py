@@ -25,27 +25,41 @@ def told(program, *arguments, devices):
     return [json.loads(line) for line in found.stdout.splitlines()]
 
 
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
-    "dtype, batch_norm", [("float32", False), ("float32", True), ("bfloat16", True)]
+    "dtype, batch_norm, counts",
+    [
+        ("float32", True, (1, 8)),
+        slow("float32", True, (1, 2, 4, 8)),
+        slow("float32", False, (1, 2, 4, 8)),
+        slow("bfloat16", True, (1, 2, 4, 8)),
+    ],
 )
-def test_steps_come_to_the_same_bits(dtype, batch_norm):
-    rows = told("on_devices.py", 8, dtype, batch_norm, devices=8)
-    assert [row["devices"] for row in rows] == [1, 2, 4, 8]
+def test_steps_come_to_the_same_bits(dtype, batch_norm, counts):
+    rows = told("on_devices.py", 8, dtype, batch_norm, *counts, devices=8)
+    assert [row["devices"] for row in rows] == list(counts)
     for row in rows[1:]:
         assert row == rows[0] | {"devices": row["devices"]}
 
 
-def test_whole_runs_come_to_the_same_bits():
+@pytest.mark.parametrize(
+    "runs", [("1", "moved"), slow(("1", "2", "4", "placed", "moved"))]
+)
+def test_whole_runs_come_to_the_same_bits(runs):
     """On 1, 2 and 4 devices, with the images there, and stopped on 4, resumed on 2."""
-    rows = told("runs_on_devices.py", 4, devices=4)
-    assert [row.pop("run") for row in rows] == ["1", "2", "4", "placed", "moved"]
+    rows = told("runs_on_devices.py", 4, *runs, devices=4)
+    assert [row.pop("run") for row in rows] == list(runs)
     for row in rows[1:]:
         assert row == rows[0]
 
 
+@pytest.mark.slow
 def test_without_shards_only_rounding_differs():
     """Dropout and batch norm see the whole batch, on any number of devices."""
-    rows = told("on_devices.py", 1, "float32", True, devices=8)
+    rows = told("on_devices.py", 1, "float32", True, 1, 2, 4, 8, devices=8)
     for row in rows[1:]:
         np.testing.assert_allclose(row["last"], rows[0]["last"], 1e-3, 1e-5)
         np.testing.assert_allclose(row["losses"], rows[0]["losses"], 1e-4)
