@@ -33,6 +33,14 @@ def over(count: int = 0) -> Mesh:
     )
 
 
+def placed[Tree](tree: Tree, mesh: Mesh) -> Tree:
+    """Returns arrays whole on each device; of a mesh of one they stay as they are.
+
+    A program is compiled once more where its arguments come placed another way.
+    """
+    return tree if mesh.size == 1 else jax.device_put(tree, whole(mesh))
+
+
 def spread(mesh: Mesh) -> NamedSharding:
     """Returns the sharding of arrays of which each device holds a part of the rows."""
     return NamedSharding(mesh, P(DATA))

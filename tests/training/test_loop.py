@@ -273,6 +273,16 @@ def test_streaming_trains_the_same(whole, tmp_path):
     assert numbers(metric_log.read(tmp_path)) == numbers(metric_log.read(whole[0]))
 
 
+def test_the_step_is_compiled_once(tmp_path, monkeypatch):
+    """Not again where an epoch ends, as when its state were placed another way."""
+    made, compiled = [], step.compiled
+    monkeypatch.setattr(
+        step, "compiled", lambda *a: made.append(compiled(*a)) or made[0]
+    )
+    run(tiny(epochs=2), tmp_path)
+    assert made[0][0]._cache_size() == 1
+
+
 def test_stages_computed_again_train_the_same(whole, tmp_path):
     """And a run may go on so: the last bits are the same."""
     run(tiny(**{"model.remat": "stage"}), tmp_path)

@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from vgg_jax import files, memory
+from vgg_jax import files, memory, mesh
 from vgg_jax.data import batches
 from vgg_jax.errors import RESUMES, RunError, system_errors
 from vgg_jax.files import write_atomically
@@ -227,7 +227,7 @@ def _end_epoch(session: Session, state: TrainState) -> TrainState:
         "images_per_second": float(state.sums.count) / max(training_seconds, 1e-9),
         "seconds": session.epoch_seconds(),
     }
-    state = step.end_epoch(session.recipe, state, values)
+    state = mesh.placed(step.end_epoch(session.recipe, state, values), session.mesh)
     session.metric_log.write("epoch", row)
     best = session.save(state, validation and validation._asdict())
     session.display.row(row, best=best)

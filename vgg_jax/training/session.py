@@ -229,7 +229,7 @@ def opened(
                 profile=profile,
                 epoch_began=time.monotonic() - spent,
             ),
-            jax.device_put(state, meshes.whole(mesh)),
+            meshes.placed(state, mesh),
         )
 
 

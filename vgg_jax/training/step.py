@@ -347,10 +347,13 @@ def compiled(
         one, and `eval_step(variables, batch)`.
     """
     mesh = mesh or meshes.over(1)
-    whole, spread = meshes.whole(mesh), meshes.spread(mesh)
     jit = partial(
         jax.jit, compiler_options=backend.compiler_options(recipe.model.dtype)
     )
+    if mesh.size == 1:
+        train = jit(partial(train_step, recipe, mesh=mesh), donate_argnums=0)
+        return train, jit(partial(eval_step, recipe, mesh=mesh))
+    whole, spread = meshes.whole(mesh), meshes.spread(mesh)
     train = jit(
         partial(train_step, recipe, mesh=mesh),
         donate_argnums=0,
