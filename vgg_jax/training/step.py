@@ -243,13 +243,11 @@ def _passed_in_shards(
     """Makes a pass per shard, and returns their mean."""
     count = recipe.shards
     parts = shards.cut((images, labels), count)
-    # As plain numbers: JAX 0.12 refuses keys in a function called inside `shard_map`.
-    keys = jax.random.key_data(jax.random.split(dropout_key, count))
+    keys = jax.random.split(dropout_key, count)
 
     def one(weights, part):
         (images, labels), key = part
-        dropout_key = jax.random.wrap_key_data(key)
-        return _passed(recipe, weights, images, labels, dropout_key), ()
+        return _passed(recipe, weights, images, labels, key), ()
 
     added, _ = shards.compute(one, weights, (parts, keys), mesh=mesh)
     means = jax.tree.map(lambda x: x / count, added)
