@@ -14,10 +14,13 @@ class UserError(Exception):
     Attributes:
         exit_code: status that a command ends with.
         label: what the printed line begins with.
+        shared: whether all processes that compute a run end with it together, so that
+            it is no failure of one of them.
     """
 
     exit_code = 1
     label = "error"
+    shared = False
 
 
 class RunError(UserError):

@@ -67,7 +67,10 @@ def describe(count: int = 1) -> str:
     if len(devices) == 1:
         return kind
     used = f"{count}" if count == len(devices) else f"{count} of {len(devices)}"
-    return f"{used} {'devices on ' * (devices[0].platform == 'cpu')}{kind}"
+    several = jax.process_count()
+    together = f" in {several} processes" if several > 1 else ""
+    on_cpu = devices[0].platform == "cpu"
+    return f"{used} {'devices on ' * on_cpu}{kind}{together}"
 
 
 def environment(count: int = 1) -> dict[str, str]:

@@ -1,6 +1,10 @@
 """The devices that a program computes on, and what each of them holds."""
 
+from typing import Any
+
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -16,7 +20,8 @@ def over(count: int = 0) -> Mesh:
         count: number of devices, the first that JAX sees; 0: all.
 
     Raises:
-        ConfigError: JAX sees fewer.
+        ConfigError: JAX sees fewer; or some would be left over though there are several
+            processes.
 
     >>> over(1).shape
     OrderedDict({'data': 1})
@@ -27,6 +32,11 @@ def over(count: int = 0) -> Mesh:
             f"mesh.data={count}, but JAX sees {len(devices)} "
             f"device{'s' * (len(devices) > 1)}: use that or fewer, or 0 for all"
         )
+    if jax.process_count() > 1 and 0 < count < len(devices):
+        raise ConfigError(
+            f"mesh.data={count}, but the {jax.process_count()} processes have "
+            f"{len(devices)} devices: set mesh.data=0, and start fewer processes"
+        )
     devices = devices[: count or len(devices)]
     return jax.make_mesh(
         (len(devices),), (DATA,), axis_types=(AxisType.Auto,), devices=devices
@@ -36,9 +46,72 @@ def over(count: int = 0) -> Mesh:
 def placed[Tree](tree: Tree, mesh: Mesh) -> Tree:
     """Returns arrays whole on each device; of a mesh of one they stay as they are.
 
-    A program is compiled once more where its arguments come placed another way.
+    All processes have the same ones. A program is compiled once more where its
+    arguments come placed another way.
     """
-    return tree if mesh.size == 1 else jax.device_put(tree, whole(mesh))
+    return tree if mesh.size == 1 else everywhere(tree, mesh)
+
+
+def everywhere[Tree](tree: Tree, mesh: Mesh) -> Tree:
+    """Returns arrays, the same ones in all processes, whole on each device."""
+    sharding = whole(mesh)
+    if jax.process_count() == 1:
+        return jax.device_put(tree, sharding)
+
+    def one(x: Any) -> jax.Array:  # `device_put` would compare those of all processes
+        if isinstance(x, jax.Array) and x.sharding == sharding:
+            return x
+        x = np.asarray(x)
+        return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+
+    return jax.tree.map(one, tree)
+
+
+def shared[Tree](tree: Tree) -> Tree:
+    """Returns the arrays of the first process, in all of them."""
+    if jax.process_count() == 1:
+        return tree
+    return multihost_utils.broadcast_one_to_all(jax.device_get(tree))
+
+
+def own_rows(mesh: Mesh | None, count: int) -> np.ndarray:
+    """Returns which rows of spread arrays the devices of this process hold, rising.
+
+    Args:
+        mesh: the devices; None: of this process alone.
+        count: number of rows.
+
+    >>> own_rows(over(1), 3).tolist()
+    [0, 1, 2]
+    """
+    if mesh is None or jax.process_count() == 1:
+        return np.arange(count)
+    places = spread(mesh).addressable_devices_indices_map((count,)).values()
+    return np.unique(np.concatenate([np.arange(count)[index] for index in places]))
+
+
+def assembled[Tree](rows: Tree, mesh: Mesh | None, count: int) -> Tree:
+    """Returns spread arrays of so many rows, of which each process has its own ones.
+
+    In a single process the arrays stay as they are, and so do those that are spread.
+    """
+    if mesh is None or jax.process_count() == 1:
+        return rows
+
+    def one(x: Any) -> jax.Array:
+        if isinstance(x, jax.Array):
+            return x
+        shape = (count, *x.shape[1:])
+        return jax.make_array_from_process_local_data(spread(mesh), x, shape)
+
+    return jax.tree.map(one, rows)
+
+
+def gathered(tree: Any) -> Any:
+    """Returns the arrays of a program of all devices, whole, in each process."""
+    if jax.process_count() == 1:
+        return jax.device_get(tree)
+    return multihost_utils.process_allgather(tree, tiled=True)
 
 
 def spread(mesh: Mesh) -> NamedSharding:

@@ -19,11 +19,18 @@ Every field of configs/default.py can be set; --help_config explains them:
     python -m vgg_jax train --config=configs/vgg16.py --config.lr=0.03 \\
         --config.model.variant=E --workdir=runs/vgg16_E
 
+One run on many machines: the same command on each, its number at the end; the first
+keeps the run, the others need no directory of it:
+
+    python -m vgg_jax train --config=configs/vgg16.py \\
+        --coordinator=192.168.0.5:9999 --num_processes=2 --process_id=0
+
 A run lives in --workdir. The same command resumes a run that was stopped; it ends with
 report.html.
 """
 
 import argparse
+import contextlib
 from pathlib import Path
 
 from vgg_jax.cli import config_file
@@ -41,13 +48,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="train and validate only; the same command without it tests",
     )
+    several = parser.add_argument_group("several processes that train together")
+    several.add_argument(
+        "--coordinator",
+        default="",
+        help="host:port at which the first process can be reached; 'auto' on a TPU "
+        "slice, under Slurm and Open MPI, where JAX finds all of these by itself",
+    )
+    several.add_argument("--num_processes", type=int, help="how many there are")
+    several.add_argument("--process_id", type=int, help="which one this is, from 0")
 
 
 def run(options: argparse.Namespace) -> None:
     """Trains.
 
     Raises:
-        ConfigError, RunError: see `vgg_jax.train`.
+        ConfigError, RunError: see `vgg_jax.train` and `processes.joined`.
     """
     if not options.config:
         names = ", ".join(config_file.available())
@@ -56,8 +72,20 @@ def run(options: argparse.Namespace) -> None:
             f"{names or 'none here; they come with a checkout of the repository'}"
         )
     config = config_file.load(options.config, options.settings)
-    from vgg_jax.training.loop import train  # once the config has proved good
-
     default = Path("runs") / config_file.name(options.config)
     workdir = Path(options.workdir or default)
-    train(config, workdir, test=not options.no_test)
+    with _joined(options):
+        from vgg_jax.training.loop import train  # once the config has proved good
+
+        train(config, workdir, test=not options.no_test)
+
+
+def _joined(options: argparse.Namespace) -> contextlib.AbstractContextManager:
+    place = options.num_processes, options.process_id
+    if not options.coordinator:
+        if place != (None, None):
+            raise ConfigError("--num_processes and --process_id need --coordinator")
+        return contextlib.nullcontext()
+    from vgg_jax import processes
+
+    return processes.joined(options.coordinator, *place)

@@ -4,7 +4,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from jax.sharding import Mesh
 
+from vgg_jax import mesh as meshes
 from vgg_jax.data.in_memory import Split
 from vgg_jax.data.on_device import OnDevice
 from vgg_jax.data.streaming import Streamed
@@ -88,6 +90,7 @@ def training(
     epoch: int,
     start: int,
     remainder: str,
+    mesh: Mesh | None = None,
 ) -> Iterator[TrainingBatch]:
     """Yields the batches of an epoch, from the batch number `start` on.
 
@@ -98,6 +101,8 @@ def training(
         epoch: from 0.
         start: number of batches to skip, for an epoch that is resumed.
         remainder: "drop" or "keep"; see `steps_per_epoch`.
+        mesh: the devices that share a batch. Where they are those of several processes,
+            each reads its own rows of it only. None: all rows are read.
 
     Raises:
         ConfigError: as `steps_per_epoch`, when the first batch is asked for.
@@ -111,12 +116,17 @@ def training(
     """
     permutation = order(seed, epoch, len(split)).astype(np.int32)
     count = steps_per_epoch(len(split), batch_size, remainder)
-    indices = _groups(permutation, batch_size)[start:count]
+    rows = meshes.own_rows(mesh, batch_size)
+    groups = _groups(permutation, batch_size)[start:count]
+    indices = [index[rows[rows < len(index)]] for index in groups]
     for index, (images, labels) in zip(indices, split.batches(indices), strict=True):
-        yield TrainingBatch(images, labels, index, np.int32(epoch))
+        read = meshes.assembled((images, labels, index), mesh, batch_size)
+        yield TrainingBatch(*read, np.int32(epoch))
 
 
-def evaluation(split: Split | Streamed, *, batch_size: int) -> Iterator[Batch]:
+def evaluation(
+    split: Split | Streamed, *, batch_size: int, mesh: Mesh | None = None
+) -> Iterator[Batch]:
     """Yields every image once, in order, in batches of one size.
 
     The last batch is filled up with black images labelled `PADDING`.
@@ -124,17 +134,22 @@ def evaluation(split: Split | Streamed, *, batch_size: int) -> Iterator[Batch]:
     Args:
         split: the images.
         batch_size: images per batch.
+        mesh: as for `training`.
 
     >>> split = Split(np.zeros((3, 2, 2, 3), np.uint8), np.arange(3, dtype=np.int32))
     >>> [batch.labels.tolist() for batch in evaluation(split, batch_size=2)]
     [[0, 1], [2, -1]]
     """
-    for images, labels in split.batches(_groups(np.arange(len(split)), batch_size)):
-        missing = batch_size - len(labels)
-        yield Batch(
+    rows = meshes.own_rows(mesh, batch_size)
+    groups = _groups(np.arange(len(split)), batch_size)
+    indices = [index[rows[rows < len(index)]] for index in groups]
+    for images, labels in split.batches(indices):
+        missing = len(rows) - len(labels)
+        batch = Batch(
             np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0))),
             np.pad(labels, (0, missing), constant_values=PADDING),
         )
+        yield meshes.assembled(batch, mesh, batch_size)
 
 
 def _groups(index: np.ndarray, size: int) -> Sequence[np.ndarray]:

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from vgg_jax.data.in_memory import Split
 from vgg_jax.data.streaming import Streamed
-from vgg_jax.mesh import spread, whole
+from vgg_jax.mesh import assembled, everywhere, spread
 
 _SHARE = 0.05  # of an accelerator's memory that the images of a run may take
 
@@ -53,7 +53,9 @@ class OnDevice(NamedTuple):
         """Yields images, uint8 `[B, H, W, C]`, and labels, int32 `[B]`, by number."""
         take = _taking(self.mesh)
         for index in indices:
-            yield take(self.images, index), self.labels[index]
+            count = len(index) * self.mesh.size // len(self.mesh.local_devices)
+            numbers = assembled(index, self.mesh, count)
+            yield take(self.images, numbers), self.labels[index]
 
 
 @functools.cache
@@ -70,8 +72,8 @@ def placed(split: Split | Streamed, mesh: Mesh) -> Split | Streamed | OnDevice:
     """
     if isinstance(split, Streamed):
         return split
-    device = mesh.devices.flat[0]
+    device = mesh.local_devices[0]
     limit = (device.memory_stats() or {}).get("bytes_limit", 0)
     if device.platform == "cpu" or split.images.nbytes > _SHARE * limit:
         return split
-    return OnDevice(jax.device_put(split.images, whole(mesh)), split.labels, mesh)
+    return OnDevice(everywhere(split.images, mesh), split.labels, mesh)

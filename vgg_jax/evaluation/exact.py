@@ -5,11 +5,13 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from vgg_jax.data import batches
 from vgg_jax.data.datasets import Split
 from vgg_jax.data.streaming import Streamed
 from vgg_jax.evaluation.metrics import Sums
+from vgg_jax.mesh import gathered
 
 
 class Evaluation(NamedTuple):
@@ -40,6 +42,7 @@ def evaluate(
     *,
     batch_size: int,
     parts: int = 1,
+    mesh: Mesh | None = None,
     report: Callable[[int], None] = lambda images_seen: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Evaluation | None:
@@ -53,6 +56,8 @@ def evaluate(
         batch_size: images per batch; the last one is padded and masked.
         parts: into which `eval_step` cuts a batch: its size is rounded up to a
             multiple.
+        mesh: the devices that share a batch; where they are those of several processes,
+            each reads its own images only, and all return the same.
         report: called after each batch with the number of images evaluated so far.
         stop: called before each batch; True abandons the evaluation.
 
@@ -72,13 +77,14 @@ def evaluate(
     """
     total, logits, labels = Sums.zero(), [], []
     batch_size = -(-min(batch_size, len(split)) // parts) * parts
-    for i, batch in enumerate(batches.evaluation(split, batch_size=batch_size)):
+    read = batches.evaluation(split, batch_size=batch_size, mesh=mesh)
+    for i, batch in enumerate(read):
         if stop():
             return None
-        batch_sums, batch_logits = jax.device_get(eval_step(variables, batch))
+        batch_sums, batch_logits = gathered(eval_step(variables, batch))
         total += batch_sums
         logits.append(batch_logits)
-        labels.append(batch.labels)
+        labels.append(gathered(batch.labels))
         report(min((i + 1) * batch_size, len(split)))
     if total.count != len(split):
         raise AssertionError(f"{total.count} of {len(split)} images were counted")

@@ -61,9 +61,12 @@ class Checkpoints:
     ) -> None:
         self.directory = Path(directory).absolute()
         self._monitor, self._facts = monitor, dict(facts or {})
+        self.directory.mkdir(parents=True, exist_ok=True)
         self._manager = _Manager(
             self.directory,
             options=ocp.CheckpointManagerOptions(
+                create=False,
+                multiprocessing_options=checkpoint_reader.alone(),
                 temporary_path_class=durable.commit(before, then=self._remove_older),
                 cleanup_tmp_directories=True,
             ),

@@ -20,6 +20,14 @@ _TORN = ("DATA_LOSS", "NOT_FOUND", "OUT_OF_RANGE", "Error decoding", "not found"
 _SHORT = 160  # letters of an error that is quoted
 
 
+def alone() -> ocp.options.MultiprocessingOptions:
+    """Returns how Orbax works in this process without waiting for others of the run."""
+    own = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"vgg{own}"
+    )
+
+
 def restore[State](checkpoint: Path, like: State) -> State:
     """Reads a checkpoint, a directory of Orbax, into a structure and its types.
 
@@ -49,7 +57,7 @@ def restore[State](checkpoint: Path, like: State) -> State:
 def _arrays[State](checkpoint: Path, like: State, crc: int) -> State:
     empty = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), like)
     structure, to_new = old_checkpoints.structure(checkpoint, empty)
-    with ocp.StandardCheckpointer() as checkpointer:
+    with ocp.StandardCheckpointer(multiprocessing_options=alone()) as checkpointer:
         saved: Any = checkpointer.restore(checkpoint / "state", structure)
     if crc32(saved) != crc:
         raise Damaged(

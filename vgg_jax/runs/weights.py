@@ -14,7 +14,7 @@ from flax.traverse_util import unflatten_dict
 from vgg_jax.errors import RunError, choose
 from vgg_jax.nn import patterns
 from vgg_jax.runs import checkpoint_record, manifest, old_checkpoints
-from vgg_jax.runs.checkpoint_reader import is_torn, reason
+from vgg_jax.runs.checkpoint_reader import alone, is_torn, reason
 from vgg_jax.runs.checkpoint_record import Damaged
 
 _PARTS = ("params", "batch_stats", "ema")
@@ -73,7 +73,10 @@ def variables(path: Path) -> dict[str, Any]:
         item=wanted, restore_args=arrays, partial_restore=True
     )
     try:
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone())
+        with ocp.Checkpointer(
+            handler, multiprocessing_options=alone()
+        ) as checkpointer:
             state = checkpointer.restore(path.absolute() / "state", args=request)
     except Exception as error:
         if not listed and is_torn(error):

@@ -57,10 +57,10 @@ def check(
 
 def _available(mesh: Mesh) -> int | None:
     """Returns the bytes that each device has; None where it does not say."""
-    device = mesh.devices.flat[0]
+    device = mesh.local_devices[0]
     if device.platform == "cpu":
         whole = memory.available()
-        return whole and whole // mesh.size
+        return whole and whole // len(mesh.local_devices)
     return (device.memory_stats() or {}).get("bytes_limit")
 
 

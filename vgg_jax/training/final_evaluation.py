@@ -34,14 +34,9 @@ def final_evaluation(session: Session, state: TrainState) -> dict[str, Any] | No
         The contents of `result.json`, or None if a signal came before the end.
     """
     last = int(state.step)
-    if session.config.test_with == "best":
-        best = session.checkpoints.restore_best(state, report=session.display.say)
-        if best is None:
-            raise RunError(f"{session.workdir} has no validated checkpoint to test")
-        state = best
-    test = session.evaluate("test", state.variables)
-    if test is None or session.stop():
+    if (of := tested(session, state)) is None:
         return None
+    state, test = of
     _keep_gallery(session, state, test)
     session.metric_log.show(
         "test", {"step": last, "top1": test.accuracy, "loss": test.loss}
@@ -68,6 +63,22 @@ def final_evaluation(session: Session, state: TrainState) -> dict[str, Any] | No
         **({"init": session.init} if session.init else {}),
         "set_aside": _set_aside(session.workdir),
     }
+
+
+def tested(session: Session, state: TrainState) -> tuple[TrainState, Evaluation] | None:
+    """Reads the test split; all processes of a run do this together.
+
+    Args:
+        session, state: as above.
+
+    Returns:
+        The state of the weights that the config names, and their evaluation; None if a
+        signal came before the end.
+    """
+    if session.config.test_with == "best":
+        state = session.best(state)
+    test = session.evaluate("test", state.variables)
+    return None if test is None or session.stop() else (state, test)
 
 
 def _set_aside(workdir: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 import signal
 import time
+from collections.abc import Callable
 
 from vgg_jax.errors import RunError
 
@@ -10,6 +11,7 @@ class Stopped(RunError):
     """A signal ended the run; its state is saved."""
 
     label = "stopped"
+    shared = True
 
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)
@@ -25,15 +27,21 @@ class Interrupt:
 
     Use as a context manager around the work, and ask the instance (`if interrupt():`)
     wherever the work can stop. `signal` is the number of the signal, or 0.
+
+    Args:
+        agreed: called with the number of the signal, or 0, whenever asked; returns the
+            one that all processes agree on (`processes.Agreement`).
     """
 
     _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-    def __init__(self) -> None:
+    def __init__(self, agreed: Callable[[int], int] = lambda signal: signal) -> None:
         self.signal = 0
-        self._at = 0.0
+        self._agreed, self._heard, self._at = agreed, 0, 0.0
 
     def __call__(self) -> bool:
+        if not self.signal:
+            self.signal = self._agreed(self._heard)
         return self.signal != 0
 
     def __enter__(self) -> "Interrupt":
@@ -47,8 +55,8 @@ class Interrupt:
 
     def _note(self, number, frame):
         del frame
-        if not self.signal:
-            self.signal, self._at = number, time.monotonic()
+        if not self._heard:
+            self._heard, self._at = number, time.monotonic()
         elif time.monotonic() - self._at >= 1:
             self._restore()
             signal.raise_signal(number)

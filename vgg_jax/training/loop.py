@@ -12,24 +12,21 @@ import numpy as np
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from vgg_jax import files, memory, mesh
+from vgg_jax import files, memory, mesh, processes
 from vgg_jax.data import batches
 from vgg_jax.errors import RESUMES, RunError, system_errors
 from vgg_jax.files import write_atomically
 from vgg_jax.runs import checked_json, metric_log, report
 from vgg_jax.runs.checkpoint import NotFinite, number
 from vgg_jax.runs.run_record import RESULT, RunRecord
-from vgg_jax.runs.workdir import claim
+from vgg_jax.runs.workdir import claim, differences
 from vgg_jax.training import idle, progress, step
 from vgg_jax.training.config import Config, resolve
-from vgg_jax.training.final_evaluation import final_evaluation
+from vgg_jax.training.final_evaluation import final_evaluation, tested
 from vgg_jax.training.interrupt import Stopped
-from vgg_jax.training.session import Session, opened
+from vgg_jax.training.session import IN_FLIGHT, Session, opened
 from vgg_jax.training.step import TrainState
 
-# Steps dispatched ahead of the one whose metrics are read. On CPU each takes its memory
-# at once, as much as the one before, and gains nothing.
-_IN_FLIGHT = {"cpu": 0, "gpu": 4, "tpu": 4}
 _SETTLING = 3  # steps of an epoch until malloc has found room for one and stays with it
 
 
@@ -72,8 +69,13 @@ def train(
     resolved = resolve(config)
     fields = dict(resolved.fields)
     nothing = idle.idle_fields(fields)
+    if not processes.is_first():
+        _take_part(resolved, workdir)
+        return {}
     with system_errors(workdir, RESUMES), claim(workdir, fields, say, nothing):
         result = _known_result(workdir, resolved.epochs, say)
+        trains = result is None if test else not _is_trained(workdir)
+        processes.told(lambda: [fields, trains, test])
         if not test:
             _train_only(resolved, workdir, console)
             return {}
@@ -121,9 +123,28 @@ def _show_report(workdir: Path, say: Callable[[str], None]) -> None:
         say(f"{page} could not be made ({error}); vgg report --workdir={workdir}")
 
 
+def _take_part(config: Config, workdir: Path) -> None:
+    """Computes its part of a run that the first process keeps, and says nothing."""
+    fields, trains, tests = processes.told(list)
+    if changed := differences(fields, dict(config.fields)):
+        raise ConfigError(
+            f"the first process has another config ({'; '.join(changed)}): start all "
+            "of them with the same command, but for --process_id"
+        )
+    if trains:
+        with opened(config, workdir, Console(quiet=True)) as (session, state):
+            state = _fit(session, state)
+            if tests and tested(session, state) is None:
+                raise _stopped(session, "before the test")
+
+
+def _is_trained(workdir: Path) -> bool:
+    return (workdir / "config.json").exists() and RunRecord(workdir).trained
+
+
 def _train_only(config: Config, workdir: Path, console: Console) -> None:
     """Trains to the last epoch, unless that is behind it, and says how good it is."""
-    if not (workdir / "config.json").exists() or not RunRecord(workdir).trained:
+    if not _is_trained(workdir):
         with opened(config, workdir, console) as (session, state):
             _fit(session, state)
     best = RunRecord(workdir).best_validation
@@ -165,7 +186,7 @@ def _train_epoch(session: Session, state: TrainState) -> TrainState:
     epoch = int(state.epochs)
     start = int(state.step) - epoch * session.steps_per_epoch
     pending = deque()  # (step of the epoch, images, metrics on the device)
-    in_flight = _IN_FLIGHT[jax.default_backend()]
+    in_flight = IN_FLIGHT[jax.default_backend()]
     session.display.status("compiling the training step")
     epoch_batches = batches.training(
         session.train,
@@ -174,6 +195,7 @@ def _train_epoch(session: Session, state: TrainState) -> TrainState:
         epoch=epoch,
         start=start,
         remainder=config.remainder,
+        mesh=session.mesh,
     )
     for i, batch in enumerate(epoch_batches, start + 1):
         session.profile()
@@ -218,7 +240,8 @@ def _end_epoch(session: Session, state: TrainState) -> TrainState:
             return state
         for key in ("loss", "accuracy", "top5"):
             values[f"val_{key}"] = getattr(validation, key)
-    rate = step.learning_rate(session.recipe, state.step - 1, state.plateau)
+    last, plateau = jax.device_get((state.step - 1, state.plateau))
+    rate = step.learning_rate(session.recipe, last, plateau)
     row = {
         "step": int(state.step),
         "epoch": int(state.epochs) + 1,

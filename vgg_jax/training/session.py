@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 from rich.console import Console
 
-from vgg_jax import machine, memory
+from vgg_jax import machine, memory, processes
 from vgg_jax import mesh as meshes
 from vgg_jax.data import batches, datasets, on_device
 from vgg_jax.data.description import description
@@ -26,13 +26,30 @@ from vgg_jax.nn.vgg import cast
 from vgg_jax.runs import metric_log, trackers
 from vgg_jax.runs.checkpoint import Checkpoints, number
 from vgg_jax.runs.metric_log import MetricLog
-from vgg_jax.runs.workdir import CHECKPOINTS, check_data, flatten, write_config
-from vgg_jax.training import budget, division, init_from, progress, shards, step
+from vgg_jax.runs.workdir import (
+    CHECKPOINTS,
+    check_data,
+    differences,
+    flatten,
+    write_config,
+)
+from vgg_jax.training import (
+    budget,
+    division,
+    follower,
+    init_from,
+    progress,
+    shards,
+    step,
+)
 from vgg_jax.training.config import Config
 from vgg_jax.training.interrupt import Interrupt, Stopped
 from vgg_jax.training.profile import Profile
 from vgg_jax.training.recipe import build
 
+# Steps dispatched ahead of the one whose metrics are read. On CPU each takes its memory
+# at once, as much as the one before, and gains nothing.
+IN_FLIGHT = {"cpu": 0, "gpu": 4, "tpu": 4}
 _WHITENED = 250  # images normalised at once for the whitening layer
 
 
@@ -47,8 +64,8 @@ class Session:
     recipe: step.Recipe
     init: Mapping[str, Any]  # what it started from (`init_from.Start.facts`)
     steps_per_epoch: int
-    checkpoints: Checkpoints
-    metric_log: MetricLog
+    checkpoints: Checkpoints | follower.NoCheckpoints
+    metric_log: MetricLog | follower.NoLog
     display: progress.Display
     stop: Interrupt
     profile: Profile
@@ -68,6 +85,7 @@ class Session:
             split,
             batch_size=self.config.eval_batch_size,
             parts=shards.parts(self.recipe.shards, self.mesh),
+            mesh=self.mesh,
             report=lambda count: self.display.evaluate(name, count, len(split)),
             stop=self.stop,
         )
@@ -81,6 +99,17 @@ class Session:
             return self.checkpoints.save(state, seconds=self.epoch_seconds())
         monitored = {key: metrics[key] for key in ("loss", "accuracy")}
         return self.checkpoints.save(state, monitored)
+
+    def best(self, like: step.TrainState) -> step.TrainState:
+        """Returns the state that validated best.
+
+        Raises:
+            RunError: there is none.
+        """
+        best = self.checkpoints.restore_best(like, report=self.display.say)
+        if best is None:
+            raise RunError(f"{self.workdir} has no validated checkpoint to test")
+        return meshes.placed(meshes.shared(best), self.mesh)
 
     def epoch_seconds(self) -> float:
         """Returns the seconds spent on this epoch so far, by all starts of the run."""
@@ -162,7 +191,9 @@ def _metric_log(
     )
 
 
-def _close_checkpoints(checkpoints: Checkpoints, kind: type | None, *_: object) -> None:
+def _close_checkpoints(
+    checkpoints: Checkpoints | follower.NoCheckpoints, kind: type | None, *_: object
+) -> None:
     """Closes them on the way out; another error that is under way comes first."""
     try:
         checkpoints.close()
@@ -171,7 +202,7 @@ def _close_checkpoints(checkpoints: Checkpoints, kind: type | None, *_: object) 
             raise
 
 
-def _close(log: MetricLog, kind: type | None, *_: object) -> None:
+def _close(log: MetricLog | follower.NoLog, kind: type | None, *_: object) -> None:
     """Closes the log on the way out; `kind` is that of the exception, if any."""
     stopped = kind is not None and issubclass(kind, (Stopped, KeyboardInterrupt))
     log.close("stopped" if stopped else "failed" if kind else "finished")
@@ -192,24 +223,29 @@ def opened(
     mesh = meshes.over(config.mesh.data)
     division.check(config, mesh)
     budget.check(config, mesh)
-    start = init_from.find(config.init, workdir, str(config.augment.normalize))
-    dataset, recipe, steps = prepare(config, say, start.preprocessing)
+    start = _start(config, workdir)
+    dataset, recipe, steps = processes.in_turn(
+        lambda: prepare(config, say, start.preprocessing)
+    )
     data = description(dataset, recipe.augment.measured)
-    check_data(workdir, data)
+    _check_data(workdir, data)
     budget.check(config, mesh, recipe.model.num_classes, dataset.train.image_shape)
     state, said = _first_state(config, recipe, dataset.train), ""
     if start.network:
         state, said = init_from.started(config.init, start.network, recipe, state)
-    write_config(workdir, dict(config.fields))
     place = machine.describe(mesh.size)
     progress.show_start(console, config, workdir, dataset, state.params, place, said)
     with contextlib.ExitStack() as stack:
-        checkpoints = _checkpoints(config, workdir, data, start.facts, mesh)
-        stack.push(partial(_close_checkpoints, checkpoints))
-        state, spent = _resumed(checkpoints, state, say)
-        log = _metric_log(config, workdir, state, say)
-        stack.push(partial(_close, log))
-        profile = Profile(workdir / "profile", config.profile)
+        checkpoints, log, spent = follower.NoCheckpoints(), follower.NoLog(), 0.0
+        if processes.is_first():
+            write_config(workdir, dict(config.fields))
+            checkpoints = _checkpoints(config, workdir, data, start.facts, mesh)
+            stack.push(partial(_close_checkpoints, checkpoints))
+            state, spent = _resumed(checkpoints, state, say)
+            log = _metric_log(config, workdir, state, say)
+            stack.push(partial(_close, log))
+        state = meshes.placed(meshes.shared(state), mesh)
+        profile = Profile(workdir / "profile", config.profile * processes.is_first())
         stack.callback(profile.close)
         display = progress.Display(console, epochs=config.epochs, steps_per_epoch=steps)
         yield (
@@ -225,12 +261,43 @@ def opened(
                 checkpoints=checkpoints,
                 metric_log=log,
                 display=stack.enter_context(display),
-                stop=stack.enter_context(Interrupt()),
+                stop=stack.enter_context(Interrupt(*_agreements(mesh))),
                 profile=profile,
                 epoch_began=time.monotonic() - spent,
             ),
-            meshes.placed(state, mesh),
+            state,
         )
+
+
+def _start(config: Config, workdir: Path) -> init_from.Start:
+    """Returns what the run starts from, of which the first process knows whether."""
+    find = partial(init_from.find, config.init, workdir, str(config.augment.normalize))
+    if not processes.is_first():
+        facts, reads = processes.told(list)
+        return find() if reads else init_from.Start(facts=facts)
+    start = find()
+    processes.told(lambda: [start.facts, start.network is not None])
+    return start
+
+
+def _check_data(workdir: Path, data: Mapping[str, Any]) -> None:
+    """Checks that the run was trained on this data, and that all processes have it."""
+    if processes.is_first():
+        check_data(workdir, data)
+    theirs = processes.told(lambda: data)
+    if changed := differences(theirs, data):
+        raise ConfigError(
+            f"the first process has other images ({'; '.join(changed)}): give all "
+            "processes the same data set (--config.data.data_dir)"
+        )
+
+
+def _agreements(mesh: Mesh) -> list[processes.Agreement]:
+    """Returns by what several processes agree that a signal came; [] of one."""
+    if processes.count() == 1:
+        return []
+    return [processes.Agreement(mesh, IN_FLIGHT[jax.default_backend()])]
+
 
 
 def _resumed(

@@ -70,7 +70,7 @@ def compute(
     (28.0, [-0.0, -1.0, -2.0, -3.0])
     """
     there = jax.shard_map(
-        partial(_on_a_device, _alike(function, mesh), devices=mesh.size),
+        partial(_on_a_device, alike(function, mesh), devices=mesh.size),
         mesh=mesh,
         in_specs=(P(), P(DATA)),
         out_specs=(P(), P(DATA)),
@@ -79,8 +79,8 @@ def compute(
     return there(common, shards)
 
 
-def _alike(function: Function, mesh: Mesh) -> Function:
-    """Returns the function so that XLA compiles it alike for any number of shards.
+def alike[**A, R](function: Callable[A, R], mesh: Mesh) -> Callable[A, R]:
+    """Returns the function so that XLA compiles it alike for any number of devices.
 
     On CPU only: elsewhere no bits are promised, and calls are not known to work.
     """

@@ -275,29 +275,38 @@ def train_step(
     if recipe.shards > 1:
         make_pass = partial(_passed_in_shards, recipe, mesh or meshes.over(1))
     weights = trained, fixed, state.batch_stats
-    grads, loss, batch_stats, sums = make_pass(
-        weights, images, batch.labels, dropout_key
-    )
+    made = make_pass(weights, images, batch.labels, dropout_key)
     rate = learning_rate(recipe, state.step, state.plateau)
+    update = partial(_updated, recipe)
+    if recipe.shards > 1:  # fused with the sum of the shards it rounds otherwise
+        update = shards.alike(update, mesh or meshes.over(1))
+    state = update(state, made, rate)
+    accuracy = made.sums.top1 / made.sums.count
+    return state, {"loss": made.loss, "accuracy": accuracy, "learning_rate": rate}
+
+
+def _updated(
+    recipe: Recipe, state: TrainState, made: _Pass, rate: jax.Array
+) -> TrainState:
+    """Returns the next state, after a pass."""
+    trained, fixed = patterns.split(state.params, recipe.frozen)
     updates, opt_state = recipe.optimizer.update(
-        grads, state.opt_state, trained, learning_rate=rate
+        made.gradient, state.opt_state, trained, learning_rate=rate
     )
     trained: Any = optax.apply_updates(trained, updates)
     ema = state.ema
     if recipe.average:
-        averaged = _averaged(recipe, trained, batch_stats)
+        averaged = _averaged(recipe, trained, made.batch_stats)
         averaged, ema = recipe.average.update(averaged, ema, state.step)
         trained = patterns.replace(trained, averaged)
-    state = state.replace(
+    return state.replace(
         step=state.step + 1,
         params=patterns.merge(trained, fixed),
-        batch_stats=batch_stats,
+        batch_stats=made.batch_stats,
         ema=ema,
         opt_state=opt_state,
-        sums=state.sums + sums,
+        sums=state.sums + made.sums,
     )
-    accuracy = sums.top1 / sums.count
-    return state, {"loss": loss, "accuracy": accuracy, "learning_rate": rate}
 
 
 def eval_step(
@@ -370,7 +379,9 @@ def end_epoch(
     recipe: Recipe, state: TrainState, values: dict[str, float]
 ) -> TrainState:
     """Counts the epoch, shows the plateau its value and starts new training sums."""
-    plateau = state.plateau
+    epochs, plateau = jax.device_get((state.epochs, state.plateau))
     if recipe.plateau:
         plateau = recipe.plateau.update(plateau, values[recipe.monitor])
-    return state.replace(epochs=state.epochs + 1, plateau=plateau, sums=Sums.zero())
+    return state.replace(
+        epochs=jnp.asarray(epochs + 1), plateau=plateau, sums=Sums.zero()
+    )
