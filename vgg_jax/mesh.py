@@ -52,7 +52,7 @@ def placed[Tree](tree: Tree, mesh: Mesh) -> Tree:
     return tree if mesh.size == 1 else everywhere(tree, mesh)
 
 
-def everywhere[Tree](tree: Tree, mesh: Mesh) -> Tree:
+def everywhere(tree: Any, mesh: Mesh) -> Any:
     """Returns arrays, the same ones in all processes, whole on each device."""
     sharding = whole(mesh)
     if jax.process_count() == 1:

@@ -5,13 +5,18 @@ goes. What they tell one another outside of programs goes through JAX's coordina
 service (`jax.distributed`); inside, the devices of all are one mesh.
 """
 
+import atexit
 import contextlib
 import itertools
 import json
+import os
 import re
+import socket
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -20,7 +25,13 @@ from jax.sharding import Mesh
 
 from vgg_jax.errors import ConfigError, RunError, UserError
 from vgg_jax.mesh import over, spread, whole
-from vgg_jax.watch import PREFIX, Watch, say_when_aborted
+from vgg_jax.watch import (
+    PREFIX,
+    Watch,
+    first_is_gone,
+    parts_of,
+    say_when_aborted,
+)
 
 DETECTED = "auto"  # a coordinator that JAX finds by itself
 _JOIN = 300  # seconds that processes wait for one another to start
@@ -33,6 +44,11 @@ _questions = itertools.count()  # asked alike in all processes
 def count() -> int:
     """Returns the number of processes."""
     return jax.process_count()
+
+
+def index() -> int:
+    """Returns which process this is, from 0."""
+    return jax.process_index()
 
 
 def is_first() -> bool:
@@ -51,7 +67,8 @@ def told[T](say: Callable[[], T]) -> T:
     """
     if count() == 1:
         return say()
-    client, key = distributed.global_state.client, f"{PREFIX}told/{next(_questions)}"
+    client: Any = distributed.global_state.client
+    key = f"{PREFIX}told/{next(_questions)}"
     if is_first():
         client.key_value_set(key, json.dumps(say()))
     while True:
@@ -110,7 +127,10 @@ class Agreement:
 
 @contextlib.contextmanager
 def joined(
-    coordinator: str, number: int | None = None, index: int | None = None
+    coordinator: str,
+    number: int | None = None,
+    index: int | None = None,
+    report: Callable[[str], None] = print,
 ) -> Iterator[None]:
     """Makes this process one of several for a while. Enter it before JAX starts.
 
@@ -122,23 +142,34 @@ def joined(
             slice, under Slurm and Open MPI, where JAX finds all of it by itself.
         number: of processes.
         index: of this one, from 0.
+        report: receives a line before the processes wait for one another.
 
     Raises:
         ConfigError: the arguments are no such thing.
         RunError: the others cannot be reached, or one of them failed.
     """
     _check(coordinator, number, index)
-    _initialize(coordinator, number, index)
+    report(f"waiting for {number or 'the other'} processes at {coordinator}")
+    if coordinator != DETECTED:
+        _reach(parts_of(coordinator), index)
+    late = f"not all processes came to {coordinator} in {_JOIN} seconds: start them all"
+    with say_when_aborted(lambda: late):
+        _initialize(coordinator, number, index)
     state = distributed.global_state
     watch = Watch(state.client, jax.process_index(), count(), lambda: Agreement.calls)
     watch.start()
-    with say_when_aborted(state.coordinator_address):
+    address = state.coordinator_address
+    with say_when_aborted(lambda: first_is_gone(str(address))):
         try:
             Agreement(over())(0)  # Gloo gives up where one is 30 seconds later
             yield
             watch.leave(_END)
         except BaseException as error:
-            _fail(watch, error)
+            if isinstance(error, UserError) and error.shared:
+                watch.leave(_END)
+            else:
+                atexit.register(_exit, getattr(error, "exit_code", 1))
+                _fail(watch, error)
             raise
         finally:
             watch.close()
@@ -163,12 +194,41 @@ def _check(coordinator: str, number: int | None, index: int | None) -> None:
         )
 
 
+def _reach(address: tuple[str, int], index: int | None) -> None:
+    """Waits until the first process is there, where JAX would abort this one."""
+    host, port = address
+    if index == 0:
+        try:
+            socket.create_server(("", port)).close()
+        except OSError as error:
+            why = os.strerror(error.errno or 0)
+            raise RunError(
+                f"port {port} of this machine cannot be used ({why}): name another one "
+                "in --coordinator"
+            ) from error
+        return
+    last = time.monotonic() + _JOIN
+    while True:
+        try:
+            return socket.create_connection(address, timeout=5).close()
+        except OSError as error:
+            if isinstance(error, socket.gaierror) or time.monotonic() > last:
+                raise RunError(
+                    f"the first process cannot be reached at {host}:{port} "
+                    f"({error.strerror or error}): start it, with --process_id=0"
+                ) from error
+            time.sleep(0.5)
+
+
 def _initialize(coordinator: str, number: int | None, index: int | None) -> None:
     jax.config.update("jax_enable_preemption_service", False)  # it takes SIGTERM
     address = None if coordinator == DETECTED else coordinator
     try:
         jax.distributed.initialize(
-            address, number, index, initialization_timeout=_JOIN
+            address,
+            number,
+            index,
+            initialization_timeout=_JOIN,
         )
     except (RuntimeError, ValueError) as error:
         said = " ".join(str(error).split())
@@ -179,12 +239,17 @@ def _initialize(coordinator: str, number: int | None, index: int | None) -> None
 
 def _fail(watch: Watch, error: BaseException) -> None:
     """Tells the others that this process fails, unless another one made it."""
-    if isinstance(error, UserError) and error.shared:
-        watch.leave(_END)
-    elif isinstance(error, UserError) or not isinstance(error, Exception):
+    if isinstance(error, UserError) or not isinstance(error, Exception):
         watch.tell(str(error) or type(error).__name__)
     elif reason := watch.why():
         watch.go()
         raise RunError(reason) from error
     else:
         watch.tell(f"{type(error).__name__}: {error}")
+
+
+def _exit(status: int) -> None:
+    """Ends this process where JAX's own handler would wait for those that are gone."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

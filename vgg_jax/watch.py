@@ -13,7 +13,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 PREFIX = "vgg_jax/"  # of our keys at the coordinator
@@ -160,20 +160,17 @@ def _end(reason: str) -> None:
 
 
 @contextlib.contextmanager
-def say_when_aborted(address: str) -> Any:
-    """Adds a line where JAX's client aborts this process because the first is gone.
+def say_when_aborted(line: Callable[[], str]) -> Iterator[None]:
+    """Ends with a line where JAX's client aborts this process, as it does on failures.
 
     Args:
-        address: "host:port" of the first process.
+        line: returns it; "" where something else must have been the cause.
     """
-    host, _, port = address.rpartition(":")
 
     def said(number: int) -> None:
         del number
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
-        except OSError:
-            _end(f"process 0, at {address}, which keeps the run, is gone; {_RESUMES}")
+        if text := line():
+            _end(text)
 
     libc, kind = ctypes.CDLL(None), ctypes.CFUNCTYPE(None, ctypes.c_int)
     handler = kind(said)  # kept alive as long as it is installed
@@ -183,3 +180,22 @@ def say_when_aborted(address: str) -> Any:
     finally:
         libc.signal(signal.SIGABRT, ctypes.c_void_p(int(signal.SIG_DFL)))
         del handler
+
+
+def first_is_gone(address: str) -> str:
+    """Returns a line that says so, where nobody answers at "host:port"; "" else."""
+    try:
+        socket.create_connection(parts_of(address), timeout=2).close()
+    except OSError:
+        return f"process 0, at {address}, which keeps the run, is gone; {_RESUMES}"
+    return ""
+
+
+def parts_of(address: str) -> tuple[str, int]:
+    """Returns host and port of an address.
+
+    >>> parts_of("[::1]:9999")
+    ('::1', 9999)
+    """
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)

@@ -38,7 +38,7 @@ def main():
             dtype=dtype,
         ),
         augment=Augment(crop=2, flip="random", normalize="cifar10"),
-        optimizer=SGD().transformation(),
+        optimizer=SGD(nesterov=True, decay="l2").transformation(),
         schedule=lambda _: 0.01,
         shards=shards,
     )

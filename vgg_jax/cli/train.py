@@ -31,6 +31,7 @@ report.html.
 
 import argparse
 import contextlib
+import functools
 from pathlib import Path
 
 from vgg_jax.cli import config_file
@@ -88,4 +89,5 @@ def _joined(options: argparse.Namespace) -> contextlib.AbstractContextManager:
         return contextlib.nullcontext()
     from vgg_jax import processes
 
-    return processes.joined(options.coordinator, *place)
+    say = functools.partial(print, flush=True)
+    return processes.joined(options.coordinator, *place, report=say)

@@ -74,9 +74,7 @@ def variables(path: Path) -> dict[str, Any]:
     )
     try:
         handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone())
-        with ocp.Checkpointer(
-            handler, multiprocessing_options=alone()
-        ) as checkpointer:
+        with ocp.Checkpointer(handler, multiprocessing_options=alone()) as checkpointer:
             state = checkpointer.restore(path.absolute() / "state", args=request)
     except Exception as error:
         if not listed and is_torn(error):

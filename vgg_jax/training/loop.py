@@ -14,12 +14,12 @@ from rich.console import Console
 
 from vgg_jax import files, memory, mesh, processes
 from vgg_jax.data import batches
-from vgg_jax.errors import RESUMES, RunError, system_errors
+from vgg_jax.errors import RESUMES, ConfigError, RunError, system_errors
 from vgg_jax.files import write_atomically
 from vgg_jax.runs import checked_json, metric_log, report
 from vgg_jax.runs.checkpoint import NotFinite, number
 from vgg_jax.runs.run_record import RESULT, RunRecord
-from vgg_jax.runs.workdir import claim, differences
+from vgg_jax.runs.workdir import CHECKPOINTS, claim, differences
 from vgg_jax.training import idle, progress, step
 from vgg_jax.training.config import Config, resolve
 from vgg_jax.training.final_evaluation import final_evaluation, tested
@@ -70,7 +70,7 @@ def train(
     fields = dict(resolved.fields)
     nothing = idle.idle_fields(fields)
     if not processes.is_first():
-        _take_part(resolved, workdir)
+        _take_part(resolved, workdir, say)
         return {}
     with system_errors(workdir, RESUMES), claim(workdir, fields, say, nothing):
         result = _known_result(workdir, resolved.epochs, say)
@@ -123,8 +123,9 @@ def _show_report(workdir: Path, say: Callable[[str], None]) -> None:
         say(f"{page} could not be made ({error}); vgg report --workdir={workdir}")
 
 
-def _take_part(config: Config, workdir: Path) -> None:
-    """Computes its part of a run that the first process keeps, and says nothing."""
+def _take_part(config: Config, workdir: Path, say: Callable[[str], None]) -> None:
+    """Computes its part of a run that the first process keeps."""
+    say(f"process {processes.index()} takes part; the first one says how it goes")
     fields, trains, tests = processes.told(list)
     if changed := differences(fields, dict(config.fields)):
         raise ConfigError(
@@ -165,7 +166,7 @@ def _fit(session: Session, state: TrainState) -> TrainState:
     except NotFinite as error:
         session.checkpoints.wait()
         good = session.checkpoints.latest()
-        where = f"is {session.checkpoints.directory / str(good)}" if good else "is none"
+        where = f"is {session.workdir / CHECKPOINTS / str(good)}" if good else "is none"
         raise NotFinite(
             f"{error}; the last good checkpoint {where}. Lower lr (now "
             f"{session.config.lr:g}), warm up, or set optimizer.clip_norm"

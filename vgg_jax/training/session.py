@@ -299,7 +299,6 @@ def _agreements(mesh: Mesh) -> list[processes.Agreement]:
     return [processes.Agreement(mesh, IN_FLIGHT[jax.default_backend()])]
 
 
-
 def _resumed(
     checkpoints: Checkpoints, state: step.TrainState, say: Callable[[str], None]
 ) -> tuple[step.TrainState, float]:

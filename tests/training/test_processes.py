@@ -1,0 +1,217 @@
+"""Real processes on loopback train one network, and end together."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from vgg_jax.runs import checkpoint_record
+from vgg_jax.training.interrupt import Stopped
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = {
+    "epochs": 2,
+    "batch_size": 32,
+    "shards": 4,
+    "data.train": "train[:256]",
+    "data.test": "test[:150]",
+    "model.variant": "conv3-8 | conv3-8 |",
+    "model.dtype": "float32",
+    "eval_batch_size": 77,
+    "log.every_steps": 1,
+}
+
+
+def environment(devices=1):
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    threads = {"NPROC": "4"}  # matrix products round by their number
+    return os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"} | threads
+
+
+def command(workdir, fields):
+    fields = TINY | fields
+    return [
+        *(sys.executable, "-u", "main.py", "--config=configs/quickstart.py"),
+        *(f"--config.{name}={value}" for name, value in fields.items()),
+        f"--workdir={workdir}",
+    ]
+
+
+def alone(workdir, devices=1, **fields):
+    ran = subprocess.run(
+        command(workdir, fields),
+        cwd=ROOT,
+        env=environment(devices),
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stderr
+
+
+class Together:
+    """Processes of one run, each with its own fields where they are said to differ."""
+
+    def __init__(self, workdir, number=2, devices=1, differing=({}, {}), **fields):
+        with socket.socket() as free:
+            free.bind(("", 0))
+            coordinator = f"127.0.0.1:{free.getsockname()[1]}"
+        self.workdir = workdir
+        self.processes = []
+        for i in range(number):
+            own = fields | (differing[i] if i < len(differing) else {})
+            # The others need no workdir of the run.
+            there = workdir if i == 0 else workdir.with_name(f"none{i}")
+            several = [
+                f"--coordinator={coordinator}",
+                f"--num_processes={number}",
+                f"--process_id={i}",
+            ]
+            self.processes.append(
+                subprocess.Popen(
+                    command(there, own) + several,
+                    cwd=ROOT,
+                    env=environment(devices),
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                )
+            )
+
+    def wait_for_steps(self, count=3):
+        """Returns when so many are logged."""
+        log, last = self.workdir / "metrics.jsonl", time.monotonic() + 120
+        while not log.exists() or log.read_text().count('"kind": "step"') < count:
+            assert time.monotonic() < last and self.processes[0].poll() is None
+            time.sleep(0.05)
+
+    def ended(self, timeout=120):
+        """Returns exit codes, and the last line that each said on stderr."""
+        said = [process.communicate(timeout=timeout) for process in self.processes]
+        codes = [process.returncode for process in self.processes]
+        return codes, [(err.strip().splitlines() or [""])[-1] for _, err in said]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for process in self.processes:
+            process.kill()
+            process.wait()
+            process.stdout.close()
+            process.stderr.close()
+
+
+def trained(workdir):
+    """Returns the CRC-32 of the last state, and what was tested."""
+    last = checkpoint_record.latest(workdir / "checkpoints")
+    record = checkpoint_record.read(workdir / "checkpoints" / str(last))
+    test = json.loads((workdir / "result.json").read_text())["test"]
+    return record.crc32, test
+
+
+def test_two_processes_stop_together_and_one_goes_on(tmp_path):
+    """A signal to the second stops both; a single process resumes to the same bits."""
+    alone(tmp_path / "alone")
+    with Together(tmp_path / "two") as two:
+        two.wait_for_steps()
+        two.processes[1].send_signal(signal.SIGTERM)
+        codes, said = two.ended()
+    assert codes == 2 * [128 + signal.SIGTERM]
+    assert all(line.startswith(f"{Stopped.label}: after step") for line in said)
+    assert not (tmp_path / "two/result.json").exists()
+    assert not (tmp_path / "none1").exists()
+    alone(tmp_path / "two")
+    assert trained(tmp_path / "two") == trained(tmp_path / "alone")
+
+
+def test_another_config_ends_both(tmp_path):
+    with Together(tmp_path / "two", differing=({}, {"lr": 0.1})) as two:
+        codes, said = two.ended()
+    assert codes == [1, 2]
+    assert "the first process has another config (lr: 0.05 -> 0.1)" in said[1]
+    assert "process 1" in said[0] and said[1].removeprefix("error: ") in said[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number, devices", [(2, 1), (4, 1), (2, 2)])
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_same_bits(tmp_path, number, devices, stream):
+    fields = {"data.stream": stream}
+    alone(tmp_path / "alone", **fields)
+    with Together(tmp_path / "all", number, devices, **fields) as processes:
+        codes, said = processes.ended()
+    assert codes == number * [0], said
+    assert trained(tmp_path / "all") == trained(tmp_path / "alone")
+
+
+@pytest.mark.slow
+def test_stopped_as_two_resumed_as_four(tmp_path):
+    alone(tmp_path / "alone")
+    with Together(tmp_path / "moved") as two:
+        two.wait_for_steps(9)  # into the second epoch
+        two.processes[0].send_signal(signal.SIGINT)
+        assert two.ended()[0] == 2 * [128 + signal.SIGINT]
+    with Together(tmp_path / "moved", 4) as four:
+        codes, said = four.ended()
+    assert codes == 4 * [0], said
+    assert trained(tmp_path / "moved") == trained(tmp_path / "alone")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("test_with", ["best", "last"])
+def test_without_shards(tmp_path, test_with):
+    """Nothing is promised of its bits; it trains, tests and reports."""
+    fields = {"shards": 1, "test_with": test_with}
+    with Together(tmp_path / "two", **fields) as two:
+        codes, said = two.ended()
+    assert codes == [0, 0], said
+    assert trained(tmp_path / "two")[1]["count"] == 150
+    assert (tmp_path / "two/report.html").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_process_ends_the_other_and_the_run_goes_on(tmp_path, victim):
+    """Within a minute (`processes.joined`), the last line saying who is gone."""
+    fields = {"epochs": 40, "checkpoint.minutes": 0.0}
+    with Together(tmp_path / "two", **fields) as two:
+        two.wait_for_steps()
+        two.processes[victim].kill()
+        began = time.monotonic()
+        codes, said = two.ended(timeout=60)
+    assert time.monotonic() - began < 60
+    assert codes[1 - victim] == 1
+    gone = f"process {victim}"
+    assert said[1 - victim].startswith(f"error: {gone}"), said
+    assert "start all of them again" in said[1 - victim]
+    alone(tmp_path / "two", **fields | {"checkpoint.minutes": 10.0})
+    assert trained(tmp_path / "two")[1]["count"] == 150
+
+
+@pytest.mark.slow
+def test_a_hanging_process_ends_the_other(tmp_path):
+    with Together(tmp_path / "two", epochs=200) as two:
+        two.wait_for_steps()
+        two.processes[1].send_signal(signal.SIGSTOP)
+        two.processes[0].wait(60)
+        two.processes[1].kill()
+        codes, said = two.ended()
+    assert codes[0] == 1
+    assert "process 1 (" in said[0] and "no sign of life" in said[0]
+
+
+@pytest.mark.slow
+def test_what_only_one_process_lacks(tmp_path):
+    """Its error is all processes' error."""
+    lacking = {"data.name": "cifar10", "data.data_dir": str(tmp_path)}
+    lacking["data.archive_dir"] = str(tmp_path / "nowhere")
+    with Together(tmp_path / "two", differing=(lacking, lacking)) as two:
+        codes, said = two.ended()
+    assert 0 not in codes
+    assert all("nowhere" in line for line in said), said
