@@ -52,6 +52,8 @@ HELP = [
     for example in examples
 ]
 COMMANDS = list(dict.fromkeys(re.sub(r" +", " ", x) for x in [*WRITTEN, *HELP]))
+FIRST, OTHER = "--process_id=0", "--process_id=1"  # of two, which need one another
+COMMANDS = [command for command in COMMANDS if OTHER not in command]
 PROGRAMS = list(
     dict.fromkeys(text for language, text in BLOCKS if language == "python")
 )
@@ -123,6 +125,9 @@ def test_a_program(text, checkout):
 
 def stopped_after_first_steps(command, checkout, environ):
     """Output and status of a command that is sent SIGTERM once it trains."""
+    if FIRST in command:
+        other = shlex.split(command.replace(FIRST, OTHER))
+        subprocess.Popen(other, cwd=checkout, env=environ, stdout=subprocess.DEVNULL)
     with subprocess.Popen(
         shlex.split(command),
         cwd=checkout,

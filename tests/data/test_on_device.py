@@ -27,7 +27,7 @@ SPLIT = Split(IMAGES, np.arange(10, dtype=np.int32))
 def test_where_they_go(platform, stats, there, monkeypatch):
     device = SimpleNamespace(platform=platform, memory_stats=lambda: stats)
     monkeypatch.setattr(on_device, "whole", lambda mesh: None)  # JAX's first device
-    mesh = SimpleNamespace(devices=np.array([device]))
+    mesh = SimpleNamespace(local_devices=[device])
     placed = on_device.placed(SPLIT, mesh)  # pyright: ignore
     assert isinstance(placed, on_device.OnDevice) == there
     assert there or placed is SPLIT

@@ -2,7 +2,6 @@
 
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 from rich.console import Console
 
@@ -68,7 +67,7 @@ def test_the_limit_of_an_accelerator(monkeypatch):
     device = SimpleNamespace(
         platform="gpu", memory_stats=lambda: {"bytes_limit": STATE - 1}
     )
-    gpu = SimpleNamespace(devices=np.array([device]), size=1)
+    gpu = SimpleNamespace(local_devices=[device], size=1)
     monkeypatch.setattr(memory, "available", lambda: 10**15)
     with pytest.raises(ConfigError, match="1.7 GB are there"):
         budget.check(config(**D), gpu)
@@ -83,7 +82,7 @@ def test_shards_are_computed_one_by_one(monkeypatch):
         budget.check(config(**D, batch_size=256), MESH)
     budget.check(config(**D, batch_size=256, shards=16), MESH)
     with pytest.raises(ConfigError, match="are there"):
-        four = SimpleNamespace(devices=MESH.devices, size=4)
+        four = SimpleNamespace(local_devices=4 * MESH.local_devices, size=4)
         budget.check(config(**D, batch_size=256, shards=16), four)
 
 

@@ -45,11 +45,13 @@ def test_steps_come_to_the_same_bits(dtype, batch_norm, counts):
         assert row == rows[0] | {"devices": row["devices"]}
 
 
-@pytest.mark.parametrize(
-    "runs", [("1", "moved"), slow(("1", "2", "4", "placed", "moved"))]
-)
-def test_whole_runs_come_to_the_same_bits(runs):
-    """On 1, 2 and 4 devices, with the images there, and stopped on 4, resumed on 2."""
+@pytest.mark.slow
+def test_whole_runs_come_to_the_same_bits():
+    """On 1, 2 and 4 devices, with the images there, and stopped on 4, resumed on 2.
+
+    `test_processes.py` has such a run by default.
+    """
+    runs = "1", "2", "4", "placed", "moved"
     rows = told("runs_on_devices.py", 4, *runs, devices=4)
     assert [row.pop("run") for row in rows] == list(runs)
     for row in rows[1:]:

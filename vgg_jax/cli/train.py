@@ -22,8 +22,8 @@ Every field of configs/default.py can be set; --help_config explains them:
 One run on many machines: the same command on each, its number at the end; the first
 keeps the run, the others need no directory of it:
 
-    python -m vgg_jax train --config=configs/vgg16.py \\
-        --coordinator=192.168.0.5:9999 --num_processes=2 --process_id=0
+    python -m vgg_jax train --config=configs/quickstart.py \\
+        --coordinator=127.0.0.1:9999 --num_processes=2 --process_id=0
 
 A run lives in --workdir. The same command resumes a run that was stopped; it ends with
 report.html.
