@@ -179,7 +179,7 @@ def test_without_shards(tmp_path, test_with):
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_killed_process_ends_the_other_and_the_run_goes_on(tmp_path, victim):
     """Within a minute (`processes.joined`), the last line saying who is gone."""
-    fields = {"epochs": 40, "checkpoint.minutes": 0.0}
+    fields = {"epochs": 40, "checkpoint.minutes": 0.01}
     with Together(tmp_path / "two", **fields) as two:
         two.wait_for_steps()
         two.processes[victim].kill()
