@@ -133,7 +133,7 @@ def compute_dtype(name: str) -> str:
     return "bfloat16" if onednn() else "float32"
 
 
-def compiler_options(dtype: DTypeLike) -> dict[str, bool]:
+def compiler_options(dtype: DTypeLike, platform: str = "") -> dict[str, bool]:
     """Returns the options with which `jax.jit` compiles a program of ours.
 
     One in float32 does without oneDNN on a CPU, even where XLA_FLAGS turns it on: it
@@ -141,12 +141,13 @@ def compiler_options(dtype: DTypeLike) -> dict[str, bool]:
 
     Args:
         dtype: the type that the program computes in.
+        platform: of the devices that it is compiled for; "": where JAX computes.
 
     >>> compiler_options("bfloat16")
     {}
     """
     single = jax.numpy.dtype(dtype) == jax.numpy.float32
-    if not single or jax.default_backend() != "cpu" or not onednn():
+    if not single or (platform or jax.default_backend()) != "cpu" or not onednn():
         return {}
     return {_ONEDNN_FLAG.decode(): False}
 

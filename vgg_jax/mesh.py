@@ -1,5 +1,6 @@
 """The devices that a program computes on, and what each of them holds."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -38,6 +39,11 @@ def over(count: int = 0) -> Mesh:
             f"{len(devices)} devices: set mesh.data=0, and start fewer processes"
         )
     devices = devices[: count or len(devices)]
+    return of(devices)
+
+
+def of(devices: Sequence[Any]) -> Mesh:
+    """Returns a mesh of these devices, over which batches are spread."""
     return jax.make_mesh(
         (len(devices),), (DATA,), axis_types=(AxisType.Auto,), devices=devices
     )

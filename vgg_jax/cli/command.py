@@ -18,6 +18,7 @@ from vgg_jax.terminal import lasting_output
 COMMANDS = {
     "train": "train a network, or resume its run",
     "summary": "a network's layers and costs, before it runs",
+    "plan": "what a training would take on devices that you do not have yet",
     "score": "a run's weights again, with other views of an image",
     "evaluate": "any weights on the images of a data set",
     "predict": "what is in your pictures",

@@ -38,7 +38,7 @@ _SPLITS = {  # number of images
     "cifar10_sample": {"train": 4_000, "test": 1_000},
 }
 _PIXELS = 32  # height and width of the images of these sets
-_FORMATS = ("text", "markdown", "json")
+FORMATS = ("text", "markdown", "json")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--claims", action="store_true", help="the blog's arithmetic, checked"
     )
     parser.add_argument(
-        "--format", default="text", choices=_FORMATS, help="form of the tables"
+        "--format", default="text", choices=FORMATS, help="form of the tables"
     )
 
 

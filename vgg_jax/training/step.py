@@ -354,9 +354,9 @@ def compiled(
         one, and `eval_step(variables, batch)`.
     """
     mesh = mesh or meshes.over(1)
-    jit = partial(
-        jax.jit, compiler_options=backend.compiler_options(recipe.model.dtype)
-    )
+    platform = mesh.devices.flat[0].platform
+    options = backend.compiler_options(recipe.model.dtype, platform)
+    jit = partial(jax.jit, compiler_options=options)
     if mesh.size == 1:
         train = jit(partial(train_step, recipe, mesh=mesh), donate_argnums=0)
         return train, jit(partial(eval_step, recipe, mesh=mesh))

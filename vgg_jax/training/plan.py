@@ -1,0 +1,279 @@
+"""What a training would take on devices that are not here."""
+
+import dataclasses
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from vgg_jax import mesh as meshes
+from vgg_jax.data.batches import TrainingBatch
+from vgg_jax.data.datasets import Dataset
+from vgg_jax.data.in_memory import Split
+from vgg_jax.errors import ConfigError, choose
+from vgg_jax.nn import cost
+from vgg_jax.nn.preprocessing import PREPROCESSING
+from vgg_jax.training import division, recipe, step
+from vgg_jax.training.config import Config
+
+_STEPS = 1_000  # per epoch; a schedule needs a number, a step does not depend on it
+
+
+class Chip(NamedTuple):
+    """What one device can do, as its maker states it.
+
+    Attributes:
+        flops: bfloat16 operations per second, at most.
+        memory: bytes.
+        bandwidth: of its memory, bytes per second.
+        links: bytes per second that it sends to the others of its pod or machine.
+        kind: "tpu" or "gpu".
+    """
+
+    flops: float
+    memory: float
+    bandwidth: float
+    links: float
+    kind: str = "tpu"
+
+
+# TPUs: Google Cloud's pages of v5e, v5p and v6e (links: "1600 Gbps" and so on). GPUs:
+# data sheets of the SXM modules, dense; links: NVLink in one direction.
+CHIPS = {
+    "v5e": Chip(197e12, 16e9, 819e9, 200e9),
+    "v5p": Chip(459e12, 95e9, 2765e9, 600e9),
+    "v6e": Chip(918e12, 32e9, 1600e9, 400e9),
+    "a100": Chip(312e12, 80e9, 2039e9, 300e9, "gpu"),
+    "h100": Chip(989e12, 80e9, 3350e9, 450e9, "gpu"),
+    "h200": Chip(989e12, 141e9, 4800e9, 450e9, "gpu"),
+}
+# XLA's collectives, and the bytes that a device sends for each of its result's, of n
+# devices in a ring.
+_COLLECTIVES = {
+    "all-reduce": lambda n: 2 * (n - 1) / n,
+    "all-gather": lambda n: (n - 1) / n,
+    "reduce-scatter": lambda n: n - 1,
+    "collective-permute": lambda n: 1,
+    "all-to-all": lambda n: (n - 1) / n,
+}
+_BYTES = {
+    "pred": 1,
+    "s8": 1,
+    "u8": 1,
+    "bf16": 2,
+    "f16": 2,
+    "f32": 4,
+    "s32": 4,
+    "u32": 4,
+}
+_RESULT = re.compile(
+    rf" = (?P<types>.+?) (?P<name>{'|'.join(_COLLECTIVES)})(-start)?\("
+)
+_TYPE = re.compile(r"(?P<dtype>[a-z]+\d*)\[(?P<shape>[\d,]*)\]")
+
+
+# What JAX asks Google Cloud for where libtpu is; elsewhere it notes a warning in place
+# of an answer, of which libtpu complains.
+_ASKED = ("TPU_ACCELERATOR_TYPE", "TPU_WORKER_HOSTNAMES", "TPU_WORKER_ID")
+
+
+class Plan(NamedTuple):
+    """What a training step takes per device.
+
+    Attributes:
+        chip, devices: what it was planned for.
+        images: of a batch, per device.
+        memory: bytes, at its peak.
+        flops: operations.
+        traffic: bytes to and from memory; None where only a compiler could know.
+        collectives: number and bytes of the results, by name.
+        sent: bytes that go to other devices, in rings.
+        compiled: whether the device's own compiler said so; else it is estimated.
+    """
+
+    chip: Chip
+    devices: int
+    images: int
+    memory: float
+    flops: float
+    traffic: float | None
+    collectives: dict[str, tuple[int, int]]
+    sent: float
+    compiled: bool
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds that each kind of work takes, at the rates that the maker states."""
+        found = {
+            "arithmetic": self.flops / self.chip.flops,
+            "memory": (self.traffic or 0) / self.chip.bandwidth,
+            "links": self.sent / self.chip.links,
+        }
+        return {name: time for name, time in found.items() if time}
+
+
+def parse(topology: str) -> tuple[str, int]:
+    """Returns the chip of a topology, and how many there are.
+
+    Raises:
+        ConfigError: it is none.
+
+    >>> parse("v5e:4x4"), parse("h100:8")
+    (('v5e', 16), ('h100', 8))
+    """
+    found = re.fullmatch(r"(?P<chip>\w+):(?P<sides>\d+(x\d+)*)", topology)
+    if not found or not (count := math.prod(map(int, found["sides"].split("x")))):
+        raise ConfigError(
+            f"--topology={topology} is none: write a chip and how many, v5e:4x4, h100:8"
+        )
+    choose(CHIPS, found["chip"], "the chip of --topology")
+    return found["chip"], count
+
+
+def plan(config: Config, topology: str, *, classes: int, size: int) -> Plan:
+    """Plans a training by a config: for TPUs, by compiling its step ahead of time.
+
+    Args:
+        config: the run's; its `dtype` is that of the planned devices.
+        topology: see `parse`.
+        classes: of the data set.
+        size: height and width of its images, in pixels.
+
+    Raises:
+        ConfigError: there is no such topology, the batch does not divide among its
+            devices, or libtpu is not installed.
+    """
+    name, count = parse(topology)
+    chip, side = CHIPS[name], config.augment.resize or size
+    rows = cost.costs(
+        config.model.clone(num_classes=classes).layers((side, side)),
+        norm_scale=config.model.norm_scale,
+    )
+    if chip.kind == "gpu":
+        return _estimated(config, chip, count, rows)
+    mesh = _mesh(topology)
+    division.check(config, mesh)
+    program = _compiled(config, mesh, classes, size)
+    memory, counted = program.memory_analysis(), program.cost_analysis()
+    collectives = collectives_of(program.as_text())
+    return Plan(
+        chip=chip,
+        devices=mesh.size,
+        images=config.batch_size // mesh.size,
+        memory=memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+        + memory.temp_size_in_bytes
+        + memory.generated_code_size_in_bytes,
+        flops=counted["flops"],
+        traffic=counted["bytes accessed"],
+        collectives=collectives,
+        sent=sum(
+            _COLLECTIVES[kind](mesh.size) * size
+            for kind, (_, size) in collectives.items()
+        ),
+        compiled=True,
+    )
+
+
+def _estimated(
+    config: Config, chip: Chip, count: int, rows: Sequence[cost.LayerCost]
+) -> Plan:
+    """Plans without a compiler: data-parallel, each gradient added up over all."""
+    if config.batch_size % count:
+        raise ConfigError(
+            f"batch_size={config.batch_size} cannot be divided among {count} devices"
+        )
+    images = config.batch_size // count
+    total = cost.total(list(rows))
+    estimate = cost.training_bytes(
+        rows,
+        batch_size=min(images, config.batch_size // config.shards),
+        dtype=str(config.model.dtype),
+        remat=config.model.remat,
+        shards=max(config.shards // count, 1),
+    )
+    gradients = 4 * total.params if count > 1 else 0
+    return Plan(
+        chip=chip,
+        devices=count,
+        images=images,
+        memory=sum(estimate),
+        flops=6 * total.macs * images,
+        traffic=None,
+        collectives={"all-reduce": (1, gradients)} if gradients else {},
+        sent=_COLLECTIVES["all-reduce"](count) * gradients,
+        compiled=False,
+    )
+
+
+def _mesh(topology: str) -> Mesh:
+    from jax.experimental import topologies
+
+    for name in _ASKED:
+        if "WARNING" in os.environ.get(name, ""):
+            del os.environ[name]
+    try:
+        found = topologies.get_topology_desc(topology, platform="tpu")
+    except Exception as error:
+        said = " ".join(str(error).split())
+        raise ConfigError(
+            f"--topology={topology} cannot be compiled for ({said}): install TPU's "
+            "compiler, pip install libtpu, and name a slice that exists"
+        ) from error
+    return meshes.of(found.devices)
+
+
+def _compiled(config: Config, mesh: Mesh, classes: int, size: int) -> Any:
+    """Returns the training step, compiled for devices that are not here."""
+    pixels = np.broadcast_to(np.uint8(0), (1, size, size, 3))
+    split = Split(pixels, np.zeros(1, np.int32))
+    names = tuple(map(str, range(classes)))
+    dataset = Dataset(config.data.name, names, split, None, split)
+    some = next(iter(PREPROCESSING))  # any numbers make the same program
+    config = dataclasses.replace(
+        config, augment=dataclasses.replace(config.augment, normalize=some)
+    )
+    what = recipe.build(config, dataset, _STEPS)
+    train_step: Any = step.compiled(what, mesh)[0]
+    state = jax.eval_shape(
+        partial(step.init, what, seed=0, image_shape=(size, size, 3))
+    )
+    whole, spread = meshes.whole(mesh), meshes.spread(mesh)
+    there = partial(jax.ShapeDtypeStruct, sharding=whole)
+    rows = partial(jax.ShapeDtypeStruct, sharding=spread)
+    count = config.batch_size
+    batch = TrainingBatch(
+        rows((count, size, size, 3), np.uint8),
+        rows((count,), np.int32),
+        rows((count,), np.int32),
+        there((), np.int32),
+    )
+    state = jax.tree.map(lambda leaf: there(leaf.shape, leaf.dtype), state)
+    return train_step.lower(state, batch).compile()
+
+
+def collectives_of(program: str) -> dict[str, tuple[int, int]]:
+    """Returns number and bytes of the results of XLA's collectives, by name.
+
+    Args:
+        program: of one device, as XLA writes it.
+
+    >>> collectives_of("%a = (f32[4,2]{1,0}, bf16[3]{0}) all-reduce-start(%x, %y), ...")
+    {'all-reduce': (1, 38)}
+    """
+    numbers, sizes = Counter(), Counter()
+    for line in program.splitlines():
+        if found := _RESULT.search(line):
+            numbers[found["name"]] += 1
+            for dtype, shape in _TYPE.findall(found["types"]):
+                elements = math.prod(int(n) for n in shape.split(",") if n)
+                sizes[found["name"]] += _BYTES.get(dtype, 4) * elements
+    return {name: (numbers[name], sizes[name]) for name in sorted(numbers)}
