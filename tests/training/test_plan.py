@@ -1,4 +1,4 @@
-"""A plan's numbers against the paper's and the makers'; TPU's compiler, if it is here."""
+"""A plan's numbers against the paper's and the makers'; by TPU's compiler too."""
 
 import pytest
 

@@ -79,9 +79,12 @@ _RESULT = re.compile(
 _TYPE = re.compile(r"(?P<dtype>[a-z]+\d*)\[(?P<shape>[\d,]*)\]")
 
 
-# What JAX asks Google Cloud for where libtpu is; elsewhere it notes a warning in place
-# of an answer, of which libtpu complains.
-_ASKED = ("TPU_ACCELERATOR_TYPE", "TPU_WORKER_HOSTNAMES", "TPU_WORKER_ID")
+# libtpu compiles only: it need not lock a TPU, nor ask Google Cloud which one it is on.
+_COMPILES_ONLY = {
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+}
 
 
 class Plan(NamedTuple):
@@ -217,9 +220,8 @@ def _estimated(
 def _mesh(topology: str) -> Mesh:
     from jax.experimental import topologies
 
-    for name in _ASKED:
-        if "WARNING" in os.environ.get(name, ""):
-            del os.environ[name]
+    for name, value in _COMPILES_ONLY.items():
+        os.environ.setdefault(name, value)
     try:
         found = topologies.get_topology_desc(topology, platform="tpu")
     except Exception as error:
