@@ -41,6 +41,9 @@ def get_config() -> ConfigDict:
 
     config.mesh = ConfigDict()
     config.mesh.data = 0  # devices that share each batch; 0: all
+    # What each device holds of the optimiser's state and of the weights: all of it
+    # (replicated), a share of the former (zero1) or of both (fsdp).
+    config.mesh.state = "replicated"
 
     config.init = ConfigDict()  # weights to start from, instead of random ones
     config.init.path = ""  # a run's workdir or a file of weights; "": random

@@ -49,28 +49,25 @@ def of(devices: Sequence[Any]) -> Mesh:
     )
 
 
-def placed[Tree](tree: Tree, mesh: Mesh) -> Tree:
-    """Returns arrays whole on each device; of a mesh of one they stay as they are.
+def put(tree: Any, shardings: Any) -> Any:
+    """Returns arrays, the same ones in all processes, on devices of all of them.
 
-    All processes have the same ones. A program is compiled once more where its
-    arguments come placed another way.
+    Args:
+        tree: of arrays.
+        shardings: of each; or one for all.
     """
-    return tree if mesh.size == 1 else everywhere(tree, mesh)
-
-
-def everywhere(tree: Any, mesh: Mesh) -> Any:
-    """Returns arrays, the same ones in all processes, whole on each device."""
-    sharding = whole(mesh)
     if jax.process_count() == 1:
-        return jax.device_put(tree, sharding)
+        return jax.device_put(tree, shardings)
 
-    def one(x: Any) -> jax.Array:  # `device_put` would compare those of all processes
+    def one(x: Any, sharding: NamedSharding) -> jax.Array:
         if isinstance(x, jax.Array) and x.sharding == sharding:
             return x
-        x = np.asarray(x)
+        x = np.asarray(x)  # `device_put` would compare those of all processes
         return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
 
-    return jax.tree.map(one, tree)
+    if isinstance(shardings, NamedSharding):
+        shardings = jax.tree.map(lambda _: shardings, tree)
+    return jax.tree.map(one, tree, shardings)
 
 
 def shared[Tree](tree: Tree) -> Tree:

@@ -124,6 +124,10 @@ class Agreement:
             return 0
         return int(self._under_way.popleft())
 
+    def forget(self) -> None:
+        """Drops the numbers that were said and not heard yet; all processes do so."""
+        self._under_way.clear()
+
 
 @contextlib.contextmanager
 def joined(

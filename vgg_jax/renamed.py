@@ -12,10 +12,11 @@ FIELDS = {"schedule.warmup_epochs": "schedule.warmup, a share of the epochs"}
 _NEW_FIELDS: Mapping[str, Mapping[str, Any]] = {
     "model": {"frozen": [], "remat": "none"},
     "optimizer": {"layer_rates": []},
+    "mesh": {"state": "replicated"},
 }
 _NEW: Mapping[str, Any] = {
     "init": {"path": "", "layers": ["*"]},
-    "mesh": {"data": 1},
+    "mesh": {"data": 1, "state": "replicated"},
     "shards": 1,
 }
 _DIGITS = 9  # of a share, so that 0.23 * 24 / 24 is 0.23

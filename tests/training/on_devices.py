@@ -1,7 +1,7 @@
 """Trains a few steps on so many devices each; prints what came out, line by line.
 
 Run by `test_shards.py` in a process of its own, as the number of devices is fixed when
-JAX starts: `python on_devices.py SHARDS DTYPE BATCH_NORM DEVICES ...`.
+JAX starts: `python on_devices.py SHARDS DTYPE BATCH_NORM DEVICES[:PLACEMENT] ...`.
 """
 
 import json
@@ -14,7 +14,7 @@ import numpy as np
 from vgg_jax import backend, mesh
 from vgg_jax.data.batches import Batch, TrainingBatch
 from vgg_jax.nn.vgg import VGG
-from vgg_jax.training import step
+from vgg_jax.training import placement, step
 from vgg_jax.training.augment import Augment
 from vgg_jax.training.sgd import SGD
 
@@ -45,20 +45,26 @@ def main():
     numbers = np.random.default_rng(0)
     images = numbers.integers(0, 256, (BATCH, SIZE, SIZE, 3), np.uint8)
     labels = numbers.integers(0, 10, BATCH).astype(np.int32)
-    for count in map(int, sys.argv[4:]):
-        devices = mesh.over(count)
-        train, evaluate = step.compiled(recipe, devices)
+    for named in sys.argv[4:]:
+        count, _, where = named.partition(":")
+        where = where or "replicated"
+        devices = mesh.over(int(count))
+        train, evaluate = step.compiled(recipe, devices, where)
         state = step.init(recipe, seed=0, image_shape=images.shape[1:])
+        state = placement.placed(state, devices, where)
         losses = []
         for i in range(STEPS):
             index = np.arange(BATCH, dtype=np.int32)
             batch = TrainingBatch(images, labels, index, np.int32(i))
             state, metrics = train(state, batch)
             losses.append(float(metrics["loss"]))
-        params = jax.tree.map(lambda x: x.addressable_data(0), state.params)
+        held = sum(x.addressable_data(0).nbytes for x in jax.tree.leaves(state))
+        state = jax.device_get(state)
+        params = state.params
         sums, logits = evaluate(state.variables, Batch(images, labels))
         row = {
-            "devices": count,
+            "devices": named,
+            "held": held,
             "params": crc(params),
             "state": crc(state),
             "logits": crc(logits),

@@ -1,13 +1,11 @@
-"""The steps of a session as lowered for GPU and TPU, on a machine that has neither.
+"""The steps of a run as lowered for GPU and TPU, on a machine that has neither.
 
 Rests on `jax.export` (StableHLO for the platform) and, in the slow test, on libtpu's
 ahead-of-time compiler; nothing here has run on such a device.
 """
 
-import dataclasses
 import re
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +17,6 @@ from vgg_jax.nn.vgg import VGG
 from vgg_jax.training import step
 from vgg_jax.training.augment import Augment
 from vgg_jax.training.schedule import Schedule
-from vgg_jax.training.session import Session
 from vgg_jax.training.sgd import SGD
 
 BATCH = 32
@@ -29,7 +26,7 @@ CONVOLUTIONS = 13 + 13 + 12
 
 
 def steps():
-    """A session's two steps for configs/vgg16_bn.py; abstract state and batch."""
+    """The two steps for configs/vgg16_bn.py; abstract state and batch."""
     recipe = step.Recipe(
         model=VGG(
             variant="D",
@@ -49,9 +46,8 @@ def steps():
         jax.ShapeDtypeStruct((BATCH,), np.int32),
         jax.ShapeDtypeStruct((), np.int32),
     )
-    nothing: dict[str, Any] = dict.fromkeys(f.name for f in dataclasses.fields(Session))
-    session: Any = Session(**nothing | {"recipe": recipe})
-    return session.train_step, session.eval_step, state, batch
+    train_step, eval_step = step.compiled(recipe)
+    return train_step, eval_step, state, batch
 
 
 @pytest.fixture(scope="module", params=["cuda", "tpu"])

@@ -215,3 +215,19 @@ def test_what_only_one_process_lacks(tmp_path):
         codes, said = two.ended()
     assert 0 not in codes
     assert all("nowhere" in line for line in said), said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("state", ["zero1", "fsdp"])
+def test_a_state_that_is_spread_over_processes(tmp_path, state):
+    """Saved whole, often, by both; stopped, and resumed where each device holds all."""
+    fields = {"model.variant": "conv3-16 | conv3-32 conv3-64 |"}
+    spread = {"mesh.state": state, "checkpoint.minutes": 0.001}
+    alone(tmp_path / "alone", **fields)
+    with Together(tmp_path / "two", **fields, **spread) as two:
+        two.wait_for_steps(9)
+        two.processes[1].send_signal(signal.SIGTERM)
+        codes, said = two.ended()
+    assert codes == 2 * [128 + signal.SIGTERM], said
+    alone(tmp_path / "two", devices=2, **fields, **spread)
+    assert trained(tmp_path / "two") == trained(tmp_path / "alone")

@@ -40,9 +40,24 @@ def slow(*values):
 )
 def test_steps_come_to_the_same_bits(dtype, batch_norm, counts):
     rows = told("on_devices.py", 8, dtype, batch_norm, *counts, devices=8)
-    assert [row["devices"] for row in rows] == list(counts)
+    assert [row.pop("devices") for row in rows] == list(map(str, counts))
     for row in rows[1:]:
-        assert row == rows[0] | {"devices": row["devices"]}
+        assert row == rows[0]
+
+
+@pytest.mark.slow
+def test_a_state_that_is_spread_comes_to_the_same_bits():
+    """And a device of eight holds an eighth of what is spread, but for small arrays."""
+    places = "1", "8", "8:zero1", "8:fsdp"
+    rows = told("on_devices.py", 8, "float32", True, *places, devices=8)
+    held = [row.pop("held") for row in rows]
+    assert [row.pop("devices") for row in rows] == list(places)
+    for row in rows[1:]:
+        assert row == rows[0]
+    whole, replicated, zero1, fsdp = held
+    assert replicated == whole
+    assert zero1 / whole == pytest.approx(1 / 2 + 1 / 16, abs=0.1)  # the velocity
+    assert fsdp / whole == pytest.approx(1 / 8, abs=0.2)
 
 
 @pytest.mark.slow

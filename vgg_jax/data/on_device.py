@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from vgg_jax.data.in_memory import Split
 from vgg_jax.data.streaming import Streamed
-from vgg_jax.mesh import assembled, everywhere, spread
+from vgg_jax.mesh import assembled, put, spread, whole
 
 _SHARE = 0.05  # of an accelerator's memory that the images of a run may take
 
@@ -76,4 +76,4 @@ def placed(split: Split | Streamed, mesh: Mesh) -> Split | Streamed | OnDevice:
     limit = (device.memory_stats() or {}).get("bytes_limit", 0)
     if device.platform == "cpu" or split.images.nbytes > _SHARE * limit:
         return split
-    return OnDevice(everywhere(split.images, mesh), split.labels, mesh)
+    return OnDevice(put(split.images, whole(mesh)), split.labels, mesh)

@@ -5,7 +5,7 @@ from jax.sharding import Mesh
 from vgg_jax import memory
 from vgg_jax.errors import ConfigError
 from vgg_jax.nn import cost
-from vgg_jax.training import division
+from vgg_jax.training import division, placement
 from vgg_jax.training.config import Config
 
 _SLACK = 1.25  # of the estimate, which was -13% to +18% off on CPU
@@ -44,6 +44,7 @@ def check(
         remat=model.remat,
         shards=config.shards // mesh.size,
     )
+    state = round(state * placement.share(config.mesh.state, mesh.size))
     if state > there or state + activations > _SLACK * there:
         raise ConfigError(
             f"training model.width={model.width:g} on batch_size={config.batch_size} "

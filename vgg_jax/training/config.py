@@ -39,6 +39,7 @@ from vgg_jax.runs.workdir import flatten
 from vgg_jax.training import contradictions, idle
 from vgg_jax.training.augment import Augment
 from vgg_jax.training.init_from import Init
+from vgg_jax.training.placement import PLACEMENTS
 from vgg_jax.training.schedule import Schedule
 from vgg_jax.training.sgd import SGD
 
@@ -87,9 +88,12 @@ class Devices:
 
     Attributes:
         data: number of devices that share each batch; 0: all.
+        state: what each of them holds of the weights and of the optimiser's state, one
+            of `placement.PLACEMENTS`.
     """
 
     data: int = field(0, in_range(0))
+    state: str = field("replicated", one_of(PLACEMENTS))
 
     def __post_init__(self) -> None:
         check(self)

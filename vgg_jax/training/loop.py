@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from vgg_jax import files, memory, mesh, processes
+from vgg_jax import files, memory, processes
 from vgg_jax.data import batches
 from vgg_jax.errors import RESUMES, ConfigError, RunError, system_errors
 from vgg_jax.files import write_atomically
@@ -207,7 +207,7 @@ def _train_epoch(session: Session, state: TrainState) -> TrainState:
             memory.give_back()
         if session.stop():
             break
-        if time.monotonic() - session.saved_at > 60 * config.checkpoint.minutes:
+        if session.save_is_due():
             _read(session, epoch, pending, leave=0)
             session.save(state)
     _read(session, epoch, pending, leave=0)
@@ -251,7 +251,7 @@ def _end_epoch(session: Session, state: TrainState) -> TrainState:
         "images_per_second": float(state.sums.count) / max(training_seconds, 1e-9),
         "seconds": session.epoch_seconds(),
     }
-    state = mesh.placed(step.end_epoch(session.recipe, state, values), session.mesh)
+    state = session.placed(step.end_epoch(session.recipe, state, values))
     session.metric_log.write("epoch", row)
     best = session.save(state, validation and validation._asdict())
     session.display.row(row, best=best)

@@ -20,7 +20,7 @@ from vgg_jax.data.in_memory import Split
 from vgg_jax.errors import ConfigError, choose
 from vgg_jax.nn import cost
 from vgg_jax.nn.preprocessing import PREPROCESSING
-from vgg_jax.training import division, recipe, step
+from vgg_jax.training import division, placement, recipe, step
 from vgg_jax.training.config import Config
 
 _STEPS = 1_000  # per epoch; a schedule needs a number, a step does not depend on it
@@ -208,7 +208,8 @@ def _estimated(
         chip=chip,
         devices=count,
         images=images,
-        memory=sum(estimate),
+        memory=estimate.weights * placement.share(config.mesh.state, count)
+        + estimate.activations,
         flops=6 * total.macs * images,
         traffic=None,
         collectives={"all-reduce": (1, gradients)} if gradients else {},
@@ -244,7 +245,7 @@ def _compiled(config: Config, mesh: Mesh, classes: int, size: int) -> Any:
         config, augment=dataclasses.replace(config.augment, normalize=some)
     )
     what = recipe.build(config, dataset, _STEPS)
-    train_step: Any = step.compiled(what, mesh)[0]
+    train_step: Any = step.compiled(what, mesh, config.mesh.state)[0]
     state = jax.eval_shape(
         partial(step.init, what, seed=0, image_shape=(size, size, 3))
     )
@@ -258,7 +259,13 @@ def _compiled(config: Config, mesh: Mesh, classes: int, size: int) -> Any:
         rows((count,), np.int32),
         there((), np.int32),
     )
-    state = jax.tree.map(lambda leaf: there(leaf.shape, leaf.dtype), state)
+    state = jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=sharding
+        ),
+        state,
+        placement.shardings(state, mesh, config.mesh.state),
+    )
     return train_step.lower(state, batch).compile()
 
 

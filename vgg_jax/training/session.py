@@ -38,6 +38,7 @@ from vgg_jax.training import (
     division,
     follower,
     init_from,
+    placement,
     progress,
     shards,
     step,
@@ -70,18 +71,25 @@ class Session:
     stop: Interrupt
     profile: Profile
     mesh: Mesh
+    agreed: processes.Agreement | None  # whether a save is due; None: one process
     epoch_began: float  # as `time.monotonic` counts, what earlier starts spent included
 
     def __post_init__(self) -> None:
-        self.train_step, self.eval_step = step.compiled(self.recipe, self.mesh)
+        self.train_step, self.eval_step = step.compiled(
+            self.recipe, self.mesh, self.config.mesh.state
+        )
         self.saved_at = time.monotonic()
 
     def evaluate(self, name: str, variables: Any) -> Evaluation | None:
         """Evaluates the split `name`; None if a signal came meanwhile."""
         split = getattr(self.dataset, name)
+        variables = cast(self.recipe.model, variables)
+        if self.config.mesh.state != "replicated":
+            whole = meshes.whole(self.mesh)
+            variables = jax.jit(lambda tree: tree, out_shardings=whole)(variables)
         evaluation = evaluate(
             self.eval_step,
-            cast(self.recipe.model, variables),
+            variables,
             split,
             batch_size=self.config.eval_batch_size,
             parts=shards.parts(self.recipe.shards, self.mesh),
@@ -92,9 +100,20 @@ class Session:
         memory.give_back()
         return evaluation
 
+    def save_is_due(self) -> bool:
+        """Returns whether the last save is long enough ago; all processes hear yes."""
+        late = time.monotonic() - self.saved_at > 60 * self.config.checkpoint.minutes
+        if self.agreed is None:
+            return late
+        if due := bool(self.agreed(int(late))):
+            self.agreed.forget()
+        return due
+
     def save(self, state: step.TrainState, metrics: Mapping | None = None) -> bool:
         """Starts a checkpoint; returns whether it is the best so far."""
         self.saved_at = time.monotonic()
+        if self.config.mesh.state != "replicated":
+            state = meshes.gathered(state)
         if metrics is None:
             return self.checkpoints.save(state, seconds=self.epoch_seconds())
         monitored = {key: metrics[key] for key in ("loss", "accuracy")}
@@ -109,7 +128,11 @@ class Session:
         best = self.checkpoints.restore_best(like, report=self.display.say)
         if best is None:
             raise RunError(f"{self.workdir} has no validated checkpoint to test")
-        return meshes.placed(meshes.shared(best), self.mesh)
+        return self.placed(meshes.shared(best))
+
+    def placed(self, state: step.TrainState) -> step.TrainState:
+        """Returns a state with each array on the devices that keep it."""
+        return placement.placed(state, self.mesh, self.config.mesh.state)
 
     def epoch_seconds(self) -> float:
         """Returns the seconds spent on this epoch so far, by all starts of the run."""
@@ -244,7 +267,8 @@ def opened(
             state, spent = _resumed(checkpoints, state, say)
             log = _metric_log(config, workdir, state, say)
             stack.push(partial(_close, log))
-        state = meshes.placed(meshes.shared(state), mesh)
+        state = meshes.shared(state)
+        state = placement.placed(state, mesh, config.mesh.state)
         profile = Profile(workdir / "profile", config.profile * processes.is_first())
         stack.callback(profile.close)
         display = progress.Display(console, epochs=config.epochs, steps_per_epoch=steps)
@@ -261,7 +285,8 @@ def opened(
                 checkpoints=checkpoints,
                 metric_log=log,
                 display=stack.enter_context(display),
-                stop=stack.enter_context(Interrupt(*_agreements(mesh))),
+                stop=stack.enter_context(Interrupt(_agreement(mesh) or int)),
+                agreed=_agreement(mesh),
                 profile=profile,
                 epoch_began=time.monotonic() - spent,
             ),
@@ -292,11 +317,11 @@ def _check_data(workdir: Path, data: Mapping[str, Any]) -> None:
         )
 
 
-def _agreements(mesh: Mesh) -> list[processes.Agreement]:
-    """Returns by what several processes agree that a signal came; [] of one."""
+def _agreement(mesh: Mesh) -> processes.Agreement | None:
+    """Returns by what several processes come to one answer; None of one process."""
     if processes.count() == 1:
-        return []
-    return [processes.Agreement(mesh, IN_FLIGHT[jax.default_backend()])]
+        return None
+    return processes.Agreement(mesh, IN_FLIGHT[jax.default_backend()])
 
 
 def _resumed(

@@ -18,6 +18,7 @@ from vgg_jax.evaluation.metrics import Sums, cross_entropy
 from vgg_jax.nn import patterns
 from vgg_jax.nn.vgg import VGG
 from vgg_jax.nn.views import averaged
+from vgg_jax.training import placement as placements
 from vgg_jax.training import shards
 from vgg_jax.training.augment import Augment
 from vgg_jax.training.schedule import Plateau
@@ -341,13 +342,14 @@ def _scored(recipe, variables, batch):
 
 
 def compiled(
-    recipe: Recipe, mesh: Mesh | None = None
+    recipe: Recipe, mesh: Mesh | None = None, placement: str = "replicated"
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Returns the training and the evaluation step, jitted, as every program runs them.
 
     Args:
         recipe: what the steps do.
         mesh: the devices that share each batch; None: the first device alone.
+        placement: where the training step's state is, and stays (`placement.placed`).
 
     Returns:
         `train_step(state, batch)`, which reuses the memory of its state for the next
@@ -361,11 +363,19 @@ def compiled(
         train = jit(partial(train_step, recipe, mesh=mesh), donate_argnums=0)
         return train, jit(partial(eval_step, recipe, mesh=mesh))
     whole, spread = meshes.whole(mesh), meshes.spread(mesh)
+
+    def stays(state: TrainState, batch: TrainingBatch) -> tuple[TrainState, dict]:
+        state, metrics = train_step(recipe, state, batch, mesh=mesh)
+        where = placements.shardings(state, mesh, placement)
+        return jax.lax.with_sharding_constraint(state, where), metrics
+
     train = jit(
-        partial(train_step, recipe, mesh=mesh),
+        stays,
         donate_argnums=0,
-        in_shardings=(whole, TrainingBatch(spread, spread, spread, whole)),
-        out_shardings=whole,
+        in_shardings=(
+            whole if placement == "replicated" else None,  # as the arrays come
+            TrainingBatch(spread, spread, spread, whole),
+        ),
     )
     evaluate = jit(
         partial(eval_step, recipe, mesh=mesh),
