@@ -95,6 +95,7 @@ def get_config() -> ConfigDict:
     config.optimizer.muon = 0.0  # Muon for the kernels, at muon * lr; 0: off
     # Factors of lr by patterns, ("conv[12]_*=0.1", "fc8=10"); the last match decides.
     config.optimizer.layer_rates = ()
+    config.optimizer.state_dtype = "float32"  # of the velocity as kept; bfloat16: half
 
     config.schedule = ConfigDict()  # of the learning rate
     config.schedule.name = "plateau"  # plateau, constant, step, cosine, triangular

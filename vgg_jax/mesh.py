@@ -70,6 +70,16 @@ def put(tree: Any, shardings: Any) -> Any:
     return jax.tree.map(one, tree, shardings)
 
 
+def on_all(tree: Any, mesh: Mesh) -> Any:
+    """Returns arrays whole on each device; of a mesh of one they stay as they are."""
+    return tree if mesh.size == 1 else put(tree, whole(mesh))
+
+
+def in_parts(rows: Any, mesh: Mesh) -> Any:
+    """Returns arrays of rows spread over the devices; of one they stay as they are."""
+    return rows if mesh.size == 1 else put(rows, spread(mesh))
+
+
 def shared[Tree](tree: Tree) -> Tree:
     """Returns the arrays of the first process, in all of them."""
     if jax.process_count() == 1:

@@ -11,7 +11,7 @@ FIELDS = {"schedule.warmup_epochs": "schedule.warmup, a share of the epochs"}
 # groups that they had, groups, and fields of the top level.
 _NEW_FIELDS: Mapping[str, Mapping[str, Any]] = {
     "model": {"frozen": [], "remat": "none"},
-    "optimizer": {"layer_rates": []},
+    "optimizer": {"layer_rates": [], "state_dtype": "float32"},
     "mesh": {"state": "replicated"},
 }
 _NEW: Mapping[str, Any] = {

@@ -156,6 +156,17 @@ def test_resumed_equals_uninterrupted(calls, whole, tmp_path, monkeypatch):
     assert numbers(metric_log.read(tmp_path)) == numbers(metric_log.read(whole[0]))
 
 
+@pytest.mark.slow
+def test_a_velocity_in_bfloat16_is_resumed(tmp_path, monkeypatch):
+    config = tiny(**{"optimizer.state_dtype": "bfloat16"})
+    run(config, tmp_path / "whole")
+    with monkeypatch.context() as patch, pytest.raises(loop.Stopped):
+        stop_after(patch, 7)
+        run(config, tmp_path / "stopped")
+    run(config, tmp_path / "stopped")
+    assert crc(tmp_path / "stopped") == crc(tmp_path / "whole")
+
+
 def test_another_config_is_refused_with_its_differences(whole):
     with pytest.raises(ConfigError, match=r"lr: 0.01 -> 0.02.*workdir"):
         run(tiny(lr=0.02), whole[0])

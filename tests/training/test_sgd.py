@@ -251,3 +251,23 @@ def test_of_several_rates_for_a_layer_the_last_decides():
     for layer, factor in (("conv1_1", 3), ("bn1_1", 5)):
         for name, update in updates[layer].items():
             np.testing.assert_allclose(update, factor * expected[layer][name])
+
+
+def test_a_velocity_kept_in_bfloat16():
+    """Computed in float32, then rounded; by hand in NumPy."""
+    optimizer = SGD(weight_decay=0.0, state_dtype="bfloat16").transformation()
+    params = {"fc8": {"kernel": jnp.zeros(3)}}
+    gradients = np.float32([[1.0, 0.3, 1e-3], [0.7, -0.3, 1e-3], [0.01, 0.2, 1e-3]])
+    velocity, state = np.zeros(3, jnp.bfloat16), optimizer.init(params)
+    for gradient in gradients:
+        wanted = (
+            np.float32(0.9) * velocity.astype(np.float32) - np.float32(0.1) * gradient
+        )
+        velocity = wanted.astype(jnp.bfloat16)
+        updates, state = optimizer.update(
+            {"fc8": {"kernel": jnp.asarray(gradient)}}, state, params, learning_rate=0.1
+        )
+        np.testing.assert_allclose(updates["fc8"]["kernel"], wanted, rtol=1e-6)
+        (kept,) = jax.tree.leaves(state)
+        assert kept.dtype == jnp.bfloat16
+        np.testing.assert_array_equal(kept, velocity)

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from vgg_jax import mesh as meshes
 from vgg_jax.data.batches import Batch
 from vgg_jax.data.datasets import Split
 from vgg_jax.errors import ConfigError, choose
@@ -34,7 +35,7 @@ def score(
         network: with a head for the classes of the split.
         split: images of the size that the network takes.
         views: number of views of an image (`nn.views`).
-        batch_size: images per batch.
+        batch_size: images per batch, shared by all devices.
         report: called after each batch with the number of images evaluated so far.
 
     Raises:
@@ -49,9 +50,15 @@ def score(
             f"{network.source} has {known} classes, and the labels are of {asked}"
         )
     network.check_map((1, *split.image_shape), HEAD)
-    step = partial(_step, network.configured(dtype="float32"), views)
+    mesh = meshes.over()
+    step = jax.jit(partial(_step, network.configured(dtype="float32"), views))
     found = evaluate(
-        jax.jit(step), network.variables, split, batch_size=batch_size, report=report
+        lambda variables, batch: step(variables, meshes.in_parts(batch, mesh)),
+        meshes.on_all(network.variables, mesh),
+        split,
+        batch_size=batch_size,
+        parts=mesh.size,
+        report=report,
     )
     assert found is not None  # only a `stop` abandons it
     return found

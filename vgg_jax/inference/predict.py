@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
+from vgg_jax import mesh as meshes
 from vgg_jax.data import pictures
 from vgg_jax.errors import ConfigError, choose
 from vgg_jax.interop.network import HEAD, Network
@@ -108,7 +109,7 @@ def predictions(
         files: the pictures.
         size: height and width in pixels; 0: those of the images that it was trained on.
         views: as in `probabilities`.
-        batch_size: pictures at a time.
+        batch_size: pictures at a time, shared by all devices.
 
     Raises:
         ConfigError: the network has no head, or does not say its size.
@@ -120,9 +121,11 @@ def predictions(
         )
     network.check_weights(HEAD)
     pictures.accept_large()
-    batch_size = min(batch_size, len(files)) or 1
-    network = network.configured(dtype="float32")
-    run = partial(_compiled(), network, views=views)
+    mesh = meshes.over()
+    batch_size = -(-(min(batch_size, len(files)) or 1) // mesh.size) * mesh.size
+    network = meshes.on_all(network.configured(dtype="float32"), mesh)
+    compiled = partial(_compiled(), network, views=views)
+    run = lambda images: compiled(meshes.in_parts(images, mesh))
     read = partial(_read, size=size)
     with ThreadPoolExecutor(_THREADS) as pool:
         chunks = itertools.batched(files, batch_size)
@@ -156,7 +159,7 @@ def _read_one(file: Path, size: int) -> Prediction:
 
 
 def _classified(
-    run: partial, batch: list[Prediction], batch_size: int
+    run: Callable[[np.ndarray], jax.Array], batch: list[Prediction], batch_size: int
 ) -> Iterator[Prediction]:
     """Adds the probabilities; every batch is filled up to one shape, compiled once."""
     images = [p.picture for p in batch if p.picture is not None]

@@ -30,6 +30,25 @@ def _times_learning_rate(updates, params, learning_rate):
     return jax.tree.map(lambda u: -learning_rate * u, updates)
 
 
+def _velocity(
+    momentum: float, nesterov: bool, dtype: str
+) -> optax.GradientTransformationExtraArgs:
+    """Returns `optax.trace`, computed in float32, whose velocity is kept in `dtype`."""
+    trace = optax.with_extra_args_support(optax.trace(momentum, nesterov))
+    if dtype == "float32":
+        return trace
+    stored = lambda tree: jax.tree.map(lambda x: x.astype(dtype), tree)
+    full = lambda tree: jax.tree.map(lambda x: x.astype("float32"), tree)
+
+    def update(updates, state, params=None, **extra_args):
+        updates, state = trace.update(updates, full(state), params, **extra_args)
+        return updates, stored(state)
+
+    return optax.GradientTransformationExtraArgs(
+        lambda params: stored(trace.init(params)), update
+    )
+
+
 def _scale_norm_biases(factor: float) -> optax.GradientTransformationExtraArgs:
     """Multiplies the gradients of batch norm's biases."""
 
@@ -128,6 +147,8 @@ class SGD:
         layer_rates: factors of the learning rate by patterns for layers or parameters
             (`patterns.matches`): `("conv[12]_*=0.1", "fc8=10")`. Where several are for
             one, the last decides. "constant" decay stays as it is.
+        state_dtype: type in which the velocity is kept, "float32" or "bfloat16", which
+            takes half the memory; it is computed in float32.
 
     Raises:
         ConfigError: a field is out of its range, or contradicts another.
@@ -151,6 +172,7 @@ class SGD:
     clip_norm: float = field(0.0, in_range(0))
     muon: float = field(0.0, in_range(0))
     layer_rates: Sequence[str] = field((), _layer_rates())
+    state_dtype: str = field("float32", one_of(("float32", "bfloat16")))
 
     def __post_init__(self) -> None:
         check(self)
@@ -171,7 +193,7 @@ class SGD:
         if coupled:
             steps.append(optax.add_decayed_weights(self.weight_decay, self._decays))
         steps.append(stateless(_times_learning_rate))
-        steps.append(optax.trace(self.momentum, self.nesterov))
+        steps.append(_velocity(self.momentum, self.nesterov, self.state_dtype))
         if self.muon:
             steps.append(of_kernels(self.muon))
         rates = [_scale_layers(self.layer_rates)] if self.layer_rates else []
