@@ -5,10 +5,15 @@
         --trials=20 --workdir=runs/search
 
 Every `--config.<field>=a,b,c` is an axis of the grid; a single value is the same in all
-runs. With `--trials=N` Optuna (if installed) chooses N settings instead, by validation
-accuracy, from such lists and from ranges `low..high`. `--devices=0,1` keeps that many
-runs going, each on its own GPU or TPU chip; `--devices=cpu0,cpu1` on its own core,
-which small networks use better than all of them use all cores (docs/results.md).
+runs. With `--trials=N` Optuna chooses N settings instead, by validation accuracy, from
+such lists and from ranges `low..high`; `--prune` gives up those that lag.
+`--devices=0,1` keeps that many runs going, each on its own GPU or TPU chip;
+`--devices=cpu0,cpu1` on its own core, which small networks use better than all of them
+use all cores (docs/results.md).
+
+Several machines share a sweep: the same command on each, with a `--workdir` that all
+see, or two of them on one machine; each takes the run that is next. What a machine had
+under way that dies is given to another.
 
 Each run has a workdir of its own in `--workdir` (default `runs/sweep-<config>`), so the
 same command resumes where it was stopped and leaves finished runs alone. All settings
@@ -29,7 +34,6 @@ from vgg_jax.files import write_atomically
 from vgg_jax.runs import comparison, devices, launcher, report, sweep_grid
 from vgg_jax.runs.setting import spread
 from vgg_jax.runs.sweep import Sweep
-from vgg_jax.runs.workdir import claim
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +42,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, default=1, help="runs per setting")
     parser.add_argument(
         "--trials", type=int, default=0, help="number of settings Optuna chooses"
+    )
+    parser.add_argument(
+        "--prune",
+        action="store_true",
+        help="with --trials: give up runs below the median of the others",
+    )
+    parser.add_argument(
+        "--storage",
+        default="",
+        help="of Optuna's study: a journal file, or a database (postgresql://...); "
+        "default: optuna.log in --workdir",
     )
     parser.add_argument(
         "--devices", default="", help="0,1 or cpu0,cpu1: one run on each"
@@ -59,7 +74,9 @@ def run(options: argparse.Namespace) -> None:
             f"--seeds={options.seeds} must be 1 or more, "
             f"--trials={options.trials} must be 0 or more"
         )
-    config_file.load(options.config)  # a missing one is told at once
+    if options.prune and not options.trials:
+        raise ConfigError("--prune gives up trials of a search: it needs --trials=N")
+    config = config_file.load(options.config)  # a missing one is told at once
     grid = sweep_grid.parse(options.settings)
     search = options.trials > 0
     chosen = devices.chosen(options.devices)
@@ -71,14 +88,15 @@ def run(options: argparse.Namespace) -> None:
         raise ConfigError(
             f"--workdir={workdir} is the workdir of a run: give the sweep its own"
         )
-    with claim(workdir, {}):  # two of them would take each other's trials for dead
-        runs = launcher.Launcher(options.config, workdir, chosen)
-        _sweep(Sweep(runs, grid, options.seeds), options, workdir)
+    runs = launcher.Launcher(options.config, workdir, chosen)
+    fields = json.loads(config.to_json_best_effort())
+    sweep = Sweep(runs, grid, options.seeds, fields, options.storage)
+    _sweep(sweep, options, workdir)
 
 
 def _sweep(sweep: Sweep, options: argparse.Namespace, workdir: Path) -> None:
     if options.trials:
-        settings = sweep.search(options.trials, workdir, options.config)
+        settings = sweep.search(options.trials, options.config, options.prune)
     else:
         settings = sweep.run_all()
     if not settings:

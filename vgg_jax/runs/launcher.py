@@ -16,6 +16,7 @@ from typing import TextIO
 from vgg_jax.errors import ConfigError, RunError
 from vgg_jax.runs.devices import Device, tied
 from vgg_jax.runs.run_record import RunRecord
+from vgg_jax.runs.workdir import is_claimed
 
 # The package that this process runs, whatever the working directory holds (-P).
 _TRAIN = (sys.executable, "-P", "-m", "vgg_jax", "train")
@@ -23,6 +24,11 @@ _ROOT = str(Path(__file__).resolve().parents[2])
 # How a run ends that a signal stopped: as `interrupt.Stopped`, or before that listened.
 _STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGINT, -signal.SIGTERM)
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+_LOOK = 2.0  # seconds between looks at a run
+
+
+class Pruned(Exception):
+    """A run was given up before its end."""
 
 
 def environment(device: Device) -> dict[str, str]:
@@ -68,8 +74,18 @@ class Launcher:
         self._stopping = False
         self._processes: set[subprocess.Popen] = set()
 
+    @property
+    def stopping(self) -> bool:
+        """Whether runs are ended and none begins."""
+        return self._stopping
+
     def __call__(
-        self, name: str, fields: Mapping[str, str], *, test: bool = True
+        self,
+        name: str,
+        fields: Mapping[str, str],
+        *,
+        test: bool = True,
+        stops: Callable[[RunRecord], bool] | None = None,
     ) -> RunRecord:
         """Runs or resumes the run `name`; waits for a free device, and for its end.
 
@@ -77,15 +93,18 @@ class Launcher:
             name: of its directory.
             fields: of its config, as a command line sets them.
             test: whether it ends with the test split, or is only trained.
+            stops: asked now and then, of the run as far as it is: whether to give it
+                up.
 
         Raises:
+            Pruned: it was given up; its state is saved.
             ConfigError: its settings are wrong.
             RunError: it failed otherwise; what it said is above or in its log.
             KeyboardInterrupt: a signal stopped it, its state is saved; or `all` ends.
         """
         device = self._free.get()
         try:
-            status = self._run(name, fields, device, test)
+            status = self._run(name, fields, device, test, stops)
         finally:
             self._free.put(device)
         if status in _STOPPED or (status and self._stopping):
@@ -99,10 +118,12 @@ class Launcher:
     def _log(self, name):
         return self.workdir / f"{name}.log"
 
-    def _run(self, name, fields, device, test):
+    def _run(self, name, fields, device, test, stops):
         flags = [f"--config.{field}={value}" for field, value in fields.items()]
         flags += [] if test else ["--no_test"]
         command = [*_TRAIN, f"--config={self._config}", *flags]
+        while is_claimed(self.workdir / name) and not self._stopping:
+            time.sleep(_LOOK)  # by a run whose sweep was killed: it goes on
         with contextlib.ExitStack() as stack:
             out = None
             if self.several:
@@ -119,10 +140,24 @@ class Launcher:
                     start_new_session=True,  # gets our signal, not the terminal's too
                 )
                 self._processes.add(process)
-            status = process.wait()
+            given_up = self._waited(process, name, stops)
             with self._lock:
                 self._processes.discard(process)
-            return status
+                if given_up and not self._stopping:
+                    raise Pruned(f"run {name} was given up")
+            return process.returncode
+
+    def _waited(self, process, name, stops):
+        """Waits for a run to end; returns whether it was given up."""
+        given_up = False
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_LOOK if stops and not given_up else None)
+                return given_up
+            with contextlib.suppress(RunError):  # it has not begun
+                if stops(RunRecord(self.workdir / name)):
+                    given_up = True
+                    process.send_signal(signal.SIGINT)
 
     def _stop(self):
         """Prevents further runs from starting; has those under way save and end."""

@@ -79,6 +79,21 @@ def claim(
         yield
 
 
+def is_claimed(path: Path) -> bool:
+    """Returns whether a process holds `path` for its run; False if it is not there."""
+    try:
+        directory = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.close, directory)
+        try:
+            _lock(directory, path, stack)
+        except OSError as error:
+            return isinstance(error, BlockingIOError)
+    return False
+
+
 def _check_name(path: Path) -> None:
     name = str(path.absolute())
     bad = sorted(set(_UNREADABLE) & set(name))

@@ -1,0 +1,268 @@
+"""Studies that several processes work on: grids as queues, and searches."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from vgg_jax.errors import ConfigError, RunError
+from vgg_jax.runs import study, sweep
+from vgg_jax.runs.launcher import Launcher, Pruned
+from vgg_jax.runs.run_record import RunRecord
+from vgg_jax.runs.sweep_grid import Range
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Trained(sweep.Sweep):
+    """A sweep whose score has its maximum at lr = 0.01; counts, may be cut short."""
+
+    def __init__(self, workdir, grid, cut_at=None, workers=1, seeds=1, **options):
+        launcher = Launcher("", workdir)
+        launcher.workers = workers
+        super().__init__(launcher, grid, seeds, **options)
+        self.settings, self.cut_at = [], cut_at
+
+    def score(self, setting, stops=None):
+        self.settings.append(setting)
+        if len(self.settings) == self.cut_at:
+            raise KeyboardInterrupt
+        if setting.get("model.variant") == "E":
+            raise RunError("diverged")
+        for name in self.names(setting):
+            (self._workdir / name).mkdir(exist_ok=True)
+            (self._workdir / name / "config.json").write_text('{"epochs": 1}')
+        return -abs(float(setting["lr"]) - 0.01)
+
+
+GRID = {"lr": Range(0.001, 0.1), "model.variant": ["A", "D"]}
+
+
+def test_a_search_goes_on_with_the_trial_that_was_cut_short(tmp_path):
+    cut = Trained(tmp_path, GRID, cut_at=3)
+    with pytest.raises(KeyboardInterrupt):
+        cut.search(6, "c")
+    rest = Trained(tmp_path, GRID)
+    tried = rest.search(6, "c")
+    assert rest.settings[0] == cut.settings[2]
+    assert tried == cut.settings[:2] + rest.settings and len(tried) == 6
+    assert all(0.001 <= float(setting["lr"]) <= 0.1 for setting in tried)
+    again = Trained(tmp_path, GRID)
+    assert again.search(6, "c") == tried and not again.settings
+    with pytest.raises(ConfigError, match="seeds"):
+        Trained(tmp_path, GRID, seeds=2).search(6, "c")
+
+
+def test_a_search_survives_settings_that_fail(tmp_path):
+    grid = {"lr": Range(0.001, 0.1), "model.variant": ["E"]}
+    with pytest.raises(RunError, match="every run"):
+        Trained(tmp_path, grid).search(3, "c")
+
+
+def test_trials_side_by_side_do_not_repeat_one_another(tmp_path):
+    """Of 24 whole numbers in 1 ... 100, and then of the last 4 of 28."""
+    workers, tried = 8, []
+    barrier = threading.Barrier(workers)
+
+    class Together(Trained):
+        def score(self, setting, stops=None):
+            tried.append(setting["lr"])
+            barrier.wait(timeout=60)  # all are under way
+            super().score(setting)
+            return -abs(int(setting["lr"]) - 60)
+
+    grid = {"lr": Range(1, 100)}
+    Together(tmp_path, grid, workers=workers).search(24, "c")
+    assert len(tried) == 24 == len(set(tried))
+    barrier = threading.Barrier(1)
+    assert len(Together(tmp_path, grid).search(28, "c")) == 28 == len(tried)
+
+
+def test_a_search_of_few_settings_may_repeat_them(tmp_path):
+    grid = {"lr": ["0.01", "0.02"], "model.variant": ["A"]}
+    assert len(Trained(tmp_path, grid).search(4, "c")) == 4
+
+
+def test_a_search_survives_a_torn_line(tmp_path):
+    """Of its log, as a power cut leaves it; Optuna would write on behind it."""
+    grid = {"lr": Range(0.001, 0.1), "model.variant": ["A"]}
+    first = Trained(tmp_path, grid).search(3, "c")
+    log = tmp_path / study.JOURNAL
+    log.write_bytes(log.read_bytes()[:-20])  # the score of the last trial
+    again = Trained(tmp_path, grid)
+    tried = again.search(4, "c")
+    assert again.settings[0] == first[2] and len(tried) == 4
+    whole = Trained(tmp_path, grid)
+    assert len(whole.search(4, "c")) == 4 and not whole.settings
+    log.write_text("not Optuna's\n" + log.read_text())
+    with pytest.raises(RunError, match="optuna.log is damaged"):
+        whole.search(4, "c")
+
+
+WORKS = """
+import json, sys, time
+from vgg_jax.runs import study
+storage, jobs = sys.argv[1], json.loads(sys.argv[2])
+of = study.opened(storage, "s", {})
+study.enqueue(of, jobs, is_done=lambda job: True)
+worker = study.Worker(of, study.queued)
+with worker.alive():
+    while trial := worker.next():
+        time.sleep(0.05)
+        worker.tell(trial, 1.0)
+        print(json.dumps(trial.user_attrs["setting"]), flush=True)
+"""
+
+
+def works(storage, jobs):
+    return subprocess.Popen(
+        [sys.executable, "-c", WORKS, storage, json.dumps(jobs)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def done_by(process):
+    lines = process.communicate(timeout=120)[0].splitlines()
+    assert process.returncode == 0
+    return [json.loads(line) for line in lines if line.startswith("{")]
+
+
+JOBS = [{"lr": str(i), "seed": "0"} for i in range(12)]
+
+
+def test_each_job_is_done_once_by_whoever_is_there(tmp_path):
+    """By two processes that begin at the same time, as on two machines."""
+    both = [works(str(tmp_path / "log"), JOBS) for _ in "12"]
+    done = [done_by(process) for process in both]
+    assert all(done), "one of them had nothing to do"
+    assert sorted(sum(done, []), key=str) == sorted(JOBS, key=str)
+
+
+def test_a_database_keeps_a_study(tmp_path):
+    """SQLite's, which is not for two at a time: Optuna says so."""
+    storage = f"sqlite:///{tmp_path}/study.db"
+    assert done_by(works(storage, JOBS[:5])) == JOBS[:5]
+    assert done_by(works(storage, JOBS)) == JOBS[5:]
+
+
+def test_a_job_whose_run_was_removed_is_queued_again(tmp_path):
+    of = study.opened(str(tmp_path / "log"), "s", {})
+    jobs = [{"lr": str(i), "seed": "0"} for i in range(3)]
+    study.enqueue(of, jobs, is_done=lambda job: True)
+    while trial := study.queued(of):
+        of.tell(trial, 1.0)
+    study.enqueue(of, jobs, is_done=lambda job: job != jobs[1])
+    assert study.queued(of).user_attrs["setting"] == jobs[1]
+    assert study.queued(of) is None
+
+
+DIES = """
+import os, sys
+from vgg_jax.runs import study
+of = study.opened(sys.argv[1], "s", {})
+worker = study.Worker(of, study.queued)
+with worker.alive():
+    worker.next()
+    print("begun", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("how", ["killed", "silent"])
+def test_what_a_dead_process_had_is_given_to_another(tmp_path, how, monkeypatch):
+    storage = str(tmp_path / "log")
+    of = study.opened(storage, "s", {})
+    jobs = [{"lr": "1", "seed": "0"}, {"lr": "2", "seed": "0"}]
+    study.enqueue(of, jobs, is_done=lambda job: True)
+    other = subprocess.Popen(
+        [sys.executable, "-c", DIES, storage],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert other.stdout.readline() == "begun\n"
+    worker = study.Worker(of, study.queued)
+    assert worker.next().user_attrs["setting"] == jobs[1]
+    if how == "killed":
+        other.kill()
+        other.wait()
+    else:  # as on another machine: it lives, or not, and says nothing
+        os.kill(other.pid, signal.SIGSTOP)
+        monkeypatch.setattr(study, "_is_dead", lambda worker: False)
+        monkeypatch.setattr(study, "_SILENT", 0.3)
+        monkeypatch.setattr(study, "_POLL", 0.1)
+    assert worker.next().user_attrs["setting"] == jobs[0]
+    other.kill()
+    other.communicate()
+
+
+def test_a_worker_waits_for_what_others_have_under_way(tmp_path, monkeypatch, capsys):
+    """And is told, once, and may be stopped."""
+    monkeypatch.setattr(study, "_POLL", 0.05)
+    monkeypatch.setattr(study, "_is_dead", lambda worker: False)
+    storage = str(tmp_path / "log")
+    of = study.opened(storage, "s", {})
+    study.enqueue(of, [{"lr": "1", "seed": "0"}], is_done=lambda job: True)
+    first = study.Worker(of, study.queued)
+    trial = first.next()
+    asked = iter([False] * 5 + [True])
+    waiting = study.Worker(of, study.queued, lambda: next(asked))
+    with pytest.raises(KeyboardInterrupt):
+        waiting.next()
+    assert capsys.readouterr().out.count("waiting for what runs on") == 1
+    first.tell(trial, 1.0)
+    assert waiting.next() is None
+
+
+def test_a_storage_that_cannot_be_is_told(tmp_path):
+    with pytest.raises(ConfigError, match="needs psycopg"):
+        study.opened("postgresql://localhost/none", "s", {})
+    with pytest.raises(RunError, match="cannot be used"):
+        study.opened(f"sqlite:///{tmp_path}/none/study.db", "s", {})
+    with pytest.raises(RunError, match="cannot be used"):
+        study.opened(str(tmp_path / "none" / "log"), "s", {})
+
+
+CLIMBS = """
+import json, sys, time
+from pathlib import Path
+workdir = Path(sys.argv[-1].removeprefix("--workdir="))
+workdir.mkdir()
+(workdir / "config.json").write_text(json.dumps({"epochs": 100}))
+for epoch in range(1, 101):
+    row = {"kind": "epoch", "step": epoch, "epoch": epoch, "seconds": 1.0,
+           "val_accuracy": epoch / 100}
+    with open(workdir / "metrics.jsonl", "a") as log:
+        log.write(json.dumps(row) + "\\n")
+    time.sleep(0.02)
+"""
+
+
+@pytest.mark.parametrize("given_up", [True, False])
+def test_a_run_is_given_up_as_it_goes(tmp_path, monkeypatch, given_up):
+    from vgg_jax.runs import launcher
+
+    monkeypatch.setattr(launcher, "_LOOK", 0.1)
+    monkeypatch.setattr(launcher, "_TRAIN", (sys.executable, "-c", CLIMBS))
+    seen = []
+
+    def stops(record):
+        seen.append(len(record.epochs))
+        return given_up and len(record.epochs) > 5
+
+    run = partial(Launcher("", tmp_path), "x", {}, stops=stops)
+    if given_up:
+        with pytest.raises(Pruned):
+            run()
+        assert 5 < len(RunRecord(tmp_path / "x").epochs) < 100
+    else:
+        assert len(run().epochs) == 100 and seen[-1] > seen[0]

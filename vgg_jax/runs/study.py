@@ -1,0 +1,361 @@
+"""The study of a sweep: what is tried, by whom, and what came of it. It is Optuna's.
+
+Any number of processes, on any number of machines, may work on one study at a time:
+each takes what is next. A process that dies shows no more signs of life, and what it
+had under way is given to another.
+"""
+
+import contextlib
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from vgg_jax.errors import ConfigError, RunError
+from vgg_jax.runs.sweep_grid import Grid, Range
+
+JOURNAL = "optuna.log"  # in the workdir of a sweep, unless it names a storage
+_BEAT = 15.0  # seconds between signs of life
+_SILENT = 120.0  # seconds without one after which a process is taken for dead
+_POLL = 2.0  # seconds between looks at what other processes have under way
+_ATTEMPTS = 5
+# Draws before a setting is tried that was tried before; after some, at random: where
+# few settings are good, the sampler proposes the same ones again and again.
+_DRAWS, _GUIDED = 50, 10
+# Attributes of trials and studies.
+_SETTING, _WORKER, _ALIVE = "setting", "worker", "alive"
+_TIME = "time"  # of a job: how often it was done before
+_VOID = "repeats"  # of a trial that was drawn and not tried
+_AGAIN = "fixed_params"  # Optuna's own: of a trial that was enqueued
+_UNDER_WAY = (TrialState.RUNNING, TrialState.WAITING)
+
+
+def opened(storage: str, name: str, identity: Mapping[str, Any]) -> optuna.Study:
+    """Returns a study, started or gone on with.
+
+    Args:
+        storage: a journal file, or the URL of a database.
+        name: of the study in it.
+        identity: JSON values that say what is tried; a study goes on with its own.
+
+    Raises:
+        ConfigError: the study is another; the database has no driver here.
+        RunError: the storage is damaged, or cannot be reached.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        study = _created(storage, name)
+    except ImportError as error:
+        driver = getattr(error.__cause__, "name", None) or "its driver"
+        raise ConfigError(f"--storage={storage} needs {driver}: install it") from error
+    except (ValueError, KeyError) as error:
+        raise RunError(
+            f"{storage} is damaged ({error}): remove it to begin anew; runs that are "
+            "there are used again where their setting is chosen again"
+        ) from error
+    except OSError as error:
+        raise RunError(f"{storage} cannot be used ({error.strerror})") from error
+    except Exception as error:  # a database's own
+        said = str(error).splitlines()[0]
+        raise RunError(f"--storage={storage} cannot be used: {said}") from error
+    identity = json.loads(json.dumps(identity))
+    known = study.user_attrs.get("identity", identity)
+    if known != identity:
+        changed = [key for key in identity if identity[key] != known.get(key)]
+        raise ConfigError(
+            f"{storage} holds a search with another {', '.join(changed)} "
+            f"({', '.join(str(known.get(key)) for key in changed)}): give the command "
+            "that began it, or another --workdir"
+        )
+    study.set_user_attr("identity", identity)
+    return study
+
+
+def _created(storage: str, name: str) -> optuna.Study:
+    """Opens a study, again where another process made the database's tables first."""
+    for attempt in range(_ATTEMPTS, 0, -1):
+        try:
+            return optuna.create_study(
+                study_name=name,
+                storage=_storage(storage),
+                direction="maximize",
+                load_if_exists=True,
+            )
+        except Exception as error:
+            fatal = isinstance(error, ImportError) or "://" not in storage
+            if fatal or attempt == 1:
+                raise
+            time.sleep(_POLL / 4)
+    raise AssertionError("unreachable")
+
+
+def _storage(storage: str) -> Any:
+    if "://" in storage:
+        return storage
+    log = Path(storage)
+    lock = JournalFileSymlinkLock(str(log))
+    if log.exists():
+        lock.acquire()
+        try:  # what a crash left of a line: Optuna would write on behind it
+            os.truncate(log, log.read_bytes().rfind(b"\n") + 1)
+        finally:
+            lock.release()
+    return optuna.storages.JournalStorage(JournalFileBackend(str(log), lock_obj=lock))
+
+
+def enqueue(
+    study: optuna.Study,
+    jobs: Sequence[Mapping[str, str]],
+    is_done: Callable[[Mapping[str, str]], bool],
+) -> None:
+    """Queues jobs that are not queued, under way, or done.
+
+    Args:
+        study: what they are jobs of.
+        jobs: fields and their values.
+        is_done: whether what a complete job left is there.
+    """
+    complete, open_ = [], []
+    for trial in study.get_trials(deepcopy=False):
+        if trial.state in _UNDER_WAY:
+            open_.append(_setting(trial))
+        elif trial.state == TrialState.COMPLETE:
+            complete.append(_setting(trial))
+    for job in jobs:
+        if job not in open_ and not (job in complete and is_done(job)):
+            attributes = {_SETTING: dict(job), _TIME: complete.count(job)}
+            study.enqueue_trial({}, user_attrs=attributes)
+
+
+def _setting(trial: FrozenTrial | Trial) -> dict[str, str] | None:
+    return trial.user_attrs.get(_SETTING)
+
+
+def queued(study: optuna.Study) -> Trial | None:
+    """Takes the next job that was enqueued; None where there is none."""
+    while study.get_trials(deepcopy=False, states=[TrialState.WAITING]):
+        trial = study.ask()
+        if _is_again(study, trial) and not _is_double(study, trial):
+            return trial
+        _void(study, trial)  # another process was quicker, to take or to queue it
+    return None
+
+
+def _is_double(study: optuna.Study, trial: Trial) -> bool:
+    """Whether two processes queued a job at the same time, and this is the second."""
+    key = lambda one: (one.user_attrs.get(_SETTING), one.user_attrs.get(_TIME))
+    earlier = study.get_trials(deepcopy=False)[: trial.number]
+    return any(
+        key(other) == key(trial)
+        for other in earlier
+        if other.state in (*_UNDER_WAY, TrialState.COMPLETE)
+    )
+
+
+def drawn(study: optuna.Study, grid: Grid, trials: int) -> Trial | None:
+    """Takes a setting that Optuna chooses; None where so many are chosen.
+
+    A new one, unless few are left. Trials that were cut short come first.
+    """
+    sampler = study.sampler
+    try:
+        return _drawn(study, grid, trials)
+    finally:
+        study.sampler = sampler
+
+
+def _drawn(study: optuna.Study, grid: Grid, trials: int) -> Trial | None:
+    guided, chance = study.sampler, optuna.samplers.RandomSampler(len(study.trials))
+    for draw in range(1, _DRAWS + 1):
+        waiting = study.get_trials(deepcopy=False, states=[TrialState.WAITING])
+        if not waiting and _begun(study) >= trials:
+            return None
+        known = [
+            _setting(trial)
+            for trial in study.get_trials(deepcopy=False)
+            if trial.state in (TrialState.RUNNING, TrialState.COMPLETE)
+        ]
+        study.sampler = guided if draw <= _GUIDED else chance
+        trial = study.ask()
+        setting = {field: _suggest(trial, field, grid[field]) for field in grid}
+        again = _is_again(study, trial)
+        if not again and _begun(study, before=trial.number) >= trials:
+            _void(study, trial)  # another process was quicker
+        elif again or setting not in known or draw == _DRAWS:
+            trial.set_user_attr(_SETTING, setting)
+            return trial
+        else:
+            _void(study, trial)
+    return None
+
+
+def _is_again(study: optuna.Study, trial: Trial) -> bool:
+    return _AGAIN in study.get_trials(deepcopy=False)[trial.number].system_attrs
+
+
+def _suggest(trial: Trial, field: str, tried: Range | list[str]) -> str:
+    if isinstance(tried, Range):
+        return tried.suggest(trial, field)
+    return trial.suggest_categorical(field, tried)
+
+
+def _void(study: optuna.Study, trial: Trial) -> None:
+    trial.set_user_attr(_VOID, True)
+    study.tell(trial, state=TrialState.FAIL)
+
+
+def _begun(study: optuna.Study, before: int | None = None) -> int:
+    """Returns the number of settings that were chosen; one tried again counts once."""
+    trials = study.get_trials(deepcopy=False)[:before]
+    chosen = [trial for trial in trials if _VOID not in trial.user_attrs]
+    return sum(_AGAIN not in trial.system_attrs for trial in chosen)
+
+
+def complete(study: optuna.Study) -> list[dict[str, str]]:
+    """Returns the settings that have a score, in the order of their trials."""
+    scored = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
+    return [trial.user_attrs[_SETTING] for trial in scored]
+
+
+class Worker:
+    """What this process does of a study, with others or alone.
+
+    Args:
+        study: the study.
+        take: takes the next trial of it, or returns None.
+        stopping: whether this process is to end.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        take: Callable[[optuna.Study], Trial | None],
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._study, self._take, self._stopping = study, take, stopping
+        self._lock = threading.RLock()
+        self._own: dict[int, Trial] = {}  # under way in this process
+        self._seen: dict[int, tuple[Any, float]] = {}  # signs of life of the others'
+        self._waits = False
+
+    @contextlib.contextmanager
+    def alive(self) -> Any:
+        """Shows signs of life meanwhile; gives back what was not finished, after."""
+        ended = threading.Event()
+
+        def beat() -> None:
+            beats = 0
+            while not ended.wait(_BEAT):
+                beats += 1
+                with self._lock, contextlib.suppress(Exception):  # told by the next use
+                    for trial in self._own.values():
+                        trial.set_user_attr(_ALIVE, beats)
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+            for number in list(self._own):
+                self._give_back(self._study.trials[number])
+
+    def next(self) -> Trial | None:
+        """Takes the next trial, waiting for what other processes have under way.
+
+        Returns:
+            None once nothing is left to do.
+
+        Raises:
+            KeyboardInterrupt: this process is to end.
+        """
+        while True:
+            with self._lock:
+                others = self._others()
+                if trial := self._take(self._study):
+                    self._own[trial.number] = trial
+                    trial.set_user_attr(_WORKER, _here())
+                    return trial
+            if not others:
+                return None
+            if not self._waits:
+                self._waits = True
+                names = sorted({_host(trial) for trial in others})
+                print(f"waiting for what runs on {', '.join(names)}", flush=True)
+            time.sleep(_POLL)
+            if self._stopping():
+                raise KeyboardInterrupt
+
+    def tell(self, trial: Trial, value: float | None = None, **state: Any) -> None:
+        """Ends a trial, with a score or a state."""
+        with self._lock:
+            self._study.tell(trial, value, **state)
+            del self._own[trial.number]
+
+    def _others(self) -> list[FrozenTrial]:
+        """Returns what other processes have under way; gives back what the dead had."""
+        now, alive = time.monotonic(), []
+        for trial in self._study.get_trials(
+            deepcopy=False, states=[TrialState.RUNNING]
+        ):
+            if trial.number in self._own:
+                continue
+            sign = trial.user_attrs.get(_ALIVE)
+            if self._seen.get(trial.number, (None, 0.0))[0] != sign or (
+                trial.number not in self._seen
+            ):
+                self._seen[trial.number] = sign, now
+            silent = now - self._seen[trial.number][1] > _SILENT
+            if silent or _is_dead(trial.user_attrs.get(_WORKER)):
+                self._give_back(trial)
+            else:
+                alive.append(trial)
+        return alive
+
+    def _give_back(self, trial: FrozenTrial) -> None:
+        """Ends a trial that was cut short, and queues it again."""
+        self._own.pop(trial.number, None)
+        try:
+            self._study.tell(trial.number, state=TrialState.FAIL)
+        except ValueError:  # another process did
+            return
+        setting = _setting(trial)
+        if setting or trial.params:
+            kept = {k: v for k, v in trial.user_attrs.items() if k in (_SETTING, _TIME)}
+            self._study.enqueue_trial(trial.params, user_attrs=kept)
+
+
+def _here() -> list[Any]:
+    return [socket.gethostname(), os.getpid()]
+
+
+def _host(trial: FrozenTrial) -> str:
+    worker = trial.user_attrs.get(_WORKER)
+    return worker[0] if worker else "another machine"
+
+
+def _is_dead(worker: Sequence[Any] | None) -> bool:
+    """Whether a trial's process was of this machine, and is gone.
+
+    One without a worker is of an older version, or was taken this moment.
+    """
+    if not worker or worker[0] != socket.gethostname():
+        return False
+    if worker[1] == os.getpid():
+        return True  # of an earlier sweep in this process
+    try:
+        os.kill(worker[1], 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
