@@ -51,7 +51,7 @@ def test_help_of_a_command(name, capsys):
 @pytest.mark.parametrize(
     "argv, said",
     [
-        (["fly"], "train, summary, plan, score, evaluate, predict, explain, report, sweep"),
+        (["fly"], "train, summary, plan, score, evaluate, predict, explain, report,"),
         (["report"], "--workdir"),
         (["report", "--wrkdir=x"], "--workdir"),
         (["score", "--workdir=x", "--config.lr=1"], "unknown option '--config.lr=1'"),

@@ -84,3 +84,20 @@ def test_a_slice_is_compiled_for():
     assert one.flops == pytest.approx(4 * four.flops, rel=0.1)
     for planned in (one, four):  # weights and velocity at least
         assert 2 * 4 * parameters < planned.memory < 16e9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "fields, collective",
+    [
+        ({"shards": 8}, "collective-permute"),  # sums exchanged along the tree
+        ({"mesh.state": "fsdp"}, "all-gather"),  # weights, where a layer needs them
+        ({"model.remat": "stage"}, "all-reduce"),
+    ],
+)
+def test_what_may_be_asked_of_a_run_compiles_for_a_slice(fields, collective):
+    pytest.importorskip("libtpu", reason="pip install libtpu")
+    settings = [f"--config.{name}={value}" for name, value in fields.items()]
+    loaded = config_file.load("vgg16:A", [*settings, "--config.model.dtype=bfloat16"])
+    planned = plan.plan(resolve(loaded), "v5e:2x2", classes=10, size=32)
+    assert collective in planned.collectives

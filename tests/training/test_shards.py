@@ -1,4 +1,7 @@
-"""A batch in shards gives the same bits on any number of devices."""
+"""A batch in shards gives the same bits on any number of devices.
+
+These take minutes; by default `test_processes.py` compares two processes with one.
+"""
 
 import json
 import os
@@ -25,20 +28,12 @@ def told(program, *arguments, devices):
     return [json.loads(line) for line in found.stdout.splitlines()]
 
 
-def slow(*values):
-    return pytest.param(*values, marks=pytest.mark.slow)
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "dtype, batch_norm, counts",
-    [
-        ("float32", True, (1, 8)),
-        slow("float32", True, (1, 2, 4, 8)),
-        slow("float32", False, (1, 2, 4, 8)),
-        slow("bfloat16", True, (1, 2, 4, 8)),
-    ],
+    "dtype, batch_norm", [("float32", True), ("float32", False), ("bfloat16", True)]
 )
-def test_steps_come_to_the_same_bits(dtype, batch_norm, counts):
+def test_steps_come_to_the_same_bits(dtype, batch_norm):
+    counts = 1, 2, 4, 8
     rows = told("on_devices.py", 8, dtype, batch_norm, *counts, devices=8)
     assert [row.pop("devices") for row in rows] == list(map(str, counts))
     for row in rows[1:]:
@@ -62,10 +57,7 @@ def test_a_state_that_is_spread_comes_to_the_same_bits():
 
 @pytest.mark.slow
 def test_whole_runs_come_to_the_same_bits():
-    """On 1, 2 and 4 devices, with the images there, and stopped on 4, resumed on 2.
-
-    `test_processes.py` has such a run by default.
-    """
+    """On 1, 2 and 4 devices, with the images there, and stopped on 4, resumed on 2."""
     runs = "1", "2", "4", "placed", "moved"
     rows = told("runs_on_devices.py", 4, *runs, devices=4)
     assert [row.pop("run") for row in rows] == list(runs)
