@@ -43,6 +43,7 @@ def tiny(**fields):
     config.model.variant = "conv3-8 | conv1-8 | conv3-8 |"
     config.model.batch_norm = True
     config.model.hidden = (32,)
+    config.model.dtype = "float32"  # compiled once for all tests (`backend.configure`)
     config.schedule.min_delta = 10.0  # no epoch but the first improves by that
     config.log.every_steps = 1
     config.ema_decay = 0.5
@@ -300,6 +301,7 @@ def test_stages_computed_again_train_the_same(whole, tmp_path):
     assert crc(tmp_path) == crc(whole[0])
 
 
+@pytest.mark.slow
 def test_images_on_the_device_train_the_same(whole, tmp_path, monkeypatch):
     def placed(split, mesh):
         return on_device.OnDevice(jax.device_put(split.images), split.labels, mesh)
