@@ -90,6 +90,16 @@ def in_turn[T](call: Callable[[], T]) -> T:
     return call()
 
 
+def meet() -> None:
+    """Returns when all processes are here, however long some of them take.
+
+    Before a program of all devices: Gloo gives up where one comes 30 seconds later.
+    """
+    if count() > 1:
+        client: Any = distributed.global_state.client
+        client.wait_at_barrier(f"{PREFIX}meet/{next(_questions)}", 1_000 * _END)
+
+
 class Agreement:
     """The largest number that a process says, as all of them hear it.
 
@@ -165,7 +175,9 @@ def joined(
     address = state.coordinator_address
     with say_when_aborted(lambda: first_is_gone(str(address))):
         try:
-            Agreement(over())(0)  # Gloo gives up where one is 30 seconds later
+            _check_devices()
+            meet()
+            Agreement(over())(0)
             yield
             watch.leave(_END)
         except BaseException as error:
@@ -239,6 +251,15 @@ def _initialize(coordinator: str, number: int | None, index: int | None) -> None
         raise RunError(
             f"the processes did not find one another at {coordinator}: {said}"
         ) from error
+
+
+def _check_devices() -> None:
+    first, own = told(jax.local_device_count), jax.local_device_count()
+    if first != own:
+        raise ConfigError(
+            f"this process has {own} devices and the first one {first}: show each as "
+            "many, by CUDA_VISIBLE_DEVICES, say"
+        )
 
 
 def _fail(watch: Watch, error: BaseException) -> None:

@@ -27,7 +27,9 @@ def main():
     shape = dataset.train.image_shape
     state = jax.jit(partial(step.init, run_recipe, seed=0, image_shape=shape))()
     train_step, _ = step.compiled(run_recipe)
-    split = on_device.placed(dataset.train, mesh.over(1))
+    split, devices = dataset.train, mesh.over(1)
+    if on_device.fits(split, devices):
+        split = on_device.placed(split, devices)
     training_batches = endless(split, config.batch_size)
 
     def steps(n):

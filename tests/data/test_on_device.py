@@ -26,12 +26,8 @@ SPLIT = Split(IMAGES, np.arange(10, dtype=np.int32))
 )
 def test_where_they_go(platform, stats, there, monkeypatch):
     device = SimpleNamespace(platform=platform, memory_stats=lambda: stats)
-    monkeypatch.setattr(on_device, "put", lambda images, sharding: images)
-    monkeypatch.setattr(on_device, "whole", lambda mesh: None)
     mesh = SimpleNamespace(local_devices=[device])
-    placed = on_device.placed(SPLIT, mesh)  # pyright: ignore
-    assert isinstance(placed, on_device.OnDevice) == there
-    assert there or placed is SPLIT
+    assert on_device.fits(SPLIT, mesh) == there  # pyright: ignore
 
 
 def test_the_batches_are_those_of_the_host():

@@ -12,14 +12,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-import jax
 import pytest
 from rich.console import Console
 
 from tests.training.test_loop import crc, epochs, numbers, tiny
-from vgg_jax import backend, mesh
+from vgg_jax import backend
 from vgg_jax.data import on_device
-from vgg_jax.training import loop, session
+from vgg_jax.training import loop, placement, session
 from vgg_jax.training.interrupt import Interrupt, Stopped
 
 STEPS = 5  # into the second epoch
@@ -46,16 +45,19 @@ def show(name, workdir, result):
     print(json.dumps(row | score), flush=True)
 
 
-def placed(split, devices):
-    """As on accelerators, whose memory holds the images."""
-    images = jax.device_put(split.images, mesh.whole(devices))
-    return on_device.OnDevice(images, split.labels, devices)
-
-
 def on_device_run(workdir, shards):
+    """As on accelerators, whose memory holds the images."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(on_device, "placed", placed)
+        patch.setattr(on_device, "fits", lambda split, mesh: True)
         return run(workdir, 4, shards)
+
+
+def spread(workdir, shards):
+    """Every array of the state that can be is spread; the best epoch is tested."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(placement, "_SMALL", 8)
+        fields = {"mesh.data": 4, "shards": shards, "mesh.state": "fsdp"}
+        return loop.train(tiny(**fields), workdir, Console(quiet=True))
 
 
 def moved(workdir, shards):
@@ -71,6 +73,7 @@ RUNS = {
     "2": lambda workdir, shards: run(workdir, 2, shards),
     "4": lambda workdir, shards: run(workdir, 4, shards),
     "placed": on_device_run,
+    "fsdp": spread,
     "moved": moved,
 }
 

@@ -64,16 +64,21 @@ def _taking(mesh: Mesh) -> Callable[[jax.Array, np.ndarray], jax.Array]:
     return jax.jit(take, out_shardings=spread(mesh))
 
 
-def placed(split: Split | Streamed, mesh: Mesh) -> Split | Streamed | OnDevice:
-    """Returns the split with its images on each device of a mesh, or as it is.
+def fits(split: Split | Streamed, mesh: Mesh) -> bool:
+    """Returns whether the images of a split belong on the devices of this process.
 
-    They stay where they are if they are streamed, if the devices are CPUs, and if they
-    would take more than a twentieth of a device's memory, or that is not known.
+    Not if they are streamed, if the devices are CPUs, and if they would take more than
+    a twentieth of a device's memory, or that is not known.
     """
-    if isinstance(split, Streamed):
-        return split
     device = mesh.local_devices[0]
+    if isinstance(split, Streamed) or device.platform == "cpu":
+        return False
     limit = (device.memory_stats() or {}).get("bytes_limit", 0)
-    if device.platform == "cpu" or split.images.nbytes > _SHARE * limit:
+    return split.images.nbytes <= _SHARE * limit
+
+
+def placed(split: Split | Streamed, mesh: Mesh) -> Split | Streamed | OnDevice:
+    """Returns the split with its images on each device of a mesh, if streamed as is."""
+    if isinstance(split, Streamed):
         return split
     return OnDevice(put(split.images, whole(mesh)), split.labels, mesh)

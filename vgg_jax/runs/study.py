@@ -35,6 +35,8 @@ _SETTING, _WORKER, _ALIVE = "setting", "worker", "alive"
 _TIME = "time"  # of a job: how often it was done before
 _VOID = "repeats"  # of a trial that was drawn and not tried
 _AGAIN = "fixed_params"  # Optuna's own: of a trial that was enqueued
+# What Optuna raises where a trial has ended.
+_ENDED = (ValueError, optuna.exceptions.UpdateFinishedTrialError)
 _UNDER_WAY = (TrialState.RUNNING, TrialState.WAITING)
 
 
@@ -100,7 +102,7 @@ def _created(storage: str, name: str) -> optuna.Study:
 def _storage(storage: str) -> Any:
     if "://" in storage:
         return storage
-    log = Path(storage)
+    log = Path(storage).absolute()  # the lock is a link to it, followed from anywhere
     lock = JournalFileSymlinkLock(str(log))
     if log.exists():
         lock.acquire()
@@ -178,23 +180,25 @@ def _drawn(study: optuna.Study, grid: Grid, trials: int) -> Trial | None:
         waiting = study.get_trials(deepcopy=False, states=[TrialState.WAITING])
         if not waiting and _begun(study) >= trials:
             return None
-        known = [
-            _setting(trial)
-            for trial in study.get_trials(deepcopy=False)
-            if trial.state in (TrialState.RUNNING, TrialState.COMPLETE)
-        ]
         study.sampler = guided if draw <= _GUIDED else chance
         trial = study.ask()
         setting = {field: _suggest(trial, field, grid[field]) for field in grid}
+        trial.set_user_attr(_SETTING, setting)  # seen by others from here on
         again = _is_again(study, trial)
         if not again and _begun(study, before=trial.number) >= trials:
             _void(study, trial)  # another process was quicker
-        elif again or setting not in known or draw == _DRAWS:
-            trial.set_user_attr(_SETTING, setting)
+        elif again or draw == _DRAWS or setting not in _known(study, trial.number):
             return trial
         else:
             _void(study, trial)
     return None
+
+
+def _known(study: optuna.Study, before: int) -> list[dict[str, str] | None]:
+    """Returns the settings of earlier trials that are under way or have ended well."""
+    tried = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)
+    earlier = study.get_trials(deepcopy=False)[:before]
+    return [_setting(trial) for trial in earlier if trial.state in tried]
 
 
 def _is_again(study: optuna.Study, trial: Trial) -> bool:
@@ -255,9 +259,10 @@ class Worker:
             beats = 0
             while not ended.wait(_BEAT):
                 beats += 1
-                with self._lock, contextlib.suppress(Exception):  # told by the next use
+                with self._lock:
                     for trial in self._own.values():
-                        trial.set_user_attr(_ALIVE, beats)
+                        with contextlib.suppress(Exception):  # told by the next use
+                            trial.set_user_attr(_ALIVE, beats)
 
         thread = threading.Thread(target=beat, daemon=True)
         thread.start()
@@ -280,13 +285,18 @@ class Worker:
         """
         while True:
             with self._lock:
-                others = self._others()
                 if trial := self._take(self._study):
                     self._own[trial.number] = trial
                     trial.set_user_attr(_WORKER, _here())
                     return trial
-            if not others:
+                others = self._others()  # after: one of them may have taken the last
+            waiting = self._study.get_trials(
+                deepcopy=False, states=[TrialState.WAITING]
+            )
+            if not others and not waiting:
                 return None
+            if not others:
+                continue  # what a dead one had is queued again
             if not self._waits:
                 self._waits = True
                 names = sorted({_host(trial) for trial in others})
@@ -296,10 +306,11 @@ class Worker:
                 raise KeyboardInterrupt
 
     def tell(self, trial: Trial, value: float | None = None, **state: Any) -> None:
-        """Ends a trial, with a score or a state."""
+        """Ends a trial, with a score or a state, unless it was given to another."""
         with self._lock:
-            self._study.tell(trial, value, **state)
             del self._own[trial.number]
+            with contextlib.suppress(*_ENDED):  # this process was silent for long
+                self._study.tell(trial, value, **state)
 
     def _others(self) -> list[FrozenTrial]:
         """Returns what other processes have under way; gives back what the dead had."""
@@ -326,7 +337,7 @@ class Worker:
         self._own.pop(trial.number, None)
         try:
             self._study.tell(trial.number, state=TrialState.FAIL)
-        except ValueError:  # another process did
+        except _ENDED:  # another process did
             return
         setting = _setting(trial)
         if setting or trial.params:

@@ -178,12 +178,16 @@ class Sweep:
             return do(*split(trial.user_attrs["setting"]))
 
         def failed(trial: Trial, error: UserError) -> None:
-            if stop_at_failure:
+            if stop_at_failure or isinstance(error, ConfigError):
                 raise error
             print(f"{error}; the sweep goes on", flush=True)
             self.failed.append(self.name(*split(trial.user_attrs["setting"])))
 
         self._work(queue, study.queued, one, failed)
+        names = [self.name(*split(job)) for job in jobs]
+        self.failed += [  # by another process
+            n for n in names if n not in self.failed and not self._is_trained(n)
+        ]
 
     def _has_result(self, name: str) -> bool:
         self.records[name] = RunRecord(self._workdir / name)
@@ -237,7 +241,7 @@ class Sweep:
         found.pruner = optuna.pruners.MedianPruner(n_startup_trials=_STARTUP)
 
         def one(trial: Trial) -> float:
-            stops = partial(_lags, trial) if prune else None
+            stops = partial(_lags, trial, set()) if prune else None
             return self.score(trial.user_attrs["setting"], stops)
 
         def failed(trial: Trial, error: UserError) -> None:
@@ -279,10 +283,12 @@ class Sweep:
         return [self.records[name] for name in self.names(setting)]
 
 
-def _lags(trial: Trial, record: RunRecord) -> bool:
-    """Reports the epochs of a run to Optuna; returns whether it gives the run up."""
+def _lags(trial: Trial, told: set[float], record: RunRecord) -> bool:
+    """Reports new epochs of a run to Optuna; returns whether it gives the run up."""
     for epoch, accuracy in zip(*record.column("val_accuracy"), strict=True):
-        trial.report(accuracy, int(epoch))  # known ones are left alone
+        if epoch not in told:
+            told.add(epoch)
+            trial.report(accuracy, int(epoch))
     return trial.should_prune()
 
 

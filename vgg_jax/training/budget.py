@@ -44,7 +44,8 @@ def check(
         remat=model.remat,
         shards=config.shards // mesh.size,
     )
-    state = round(state * placement.share(config.mesh.state, mesh.size))
+    parameters = cost.total(rows).params
+    state -= placement.spared(config.mesh.state, mesh.size, parameters)
     if state > there or state + activations > _SLACK * there:
         raise ConfigError(
             f"training model.width={model.width:g} on batch_size={config.batch_size} "

@@ -1,5 +1,6 @@
 """How a batch is divided among devices, and whether it can be."""
 
+import jax
 from jax.sharding import Mesh
 
 from vgg_jax.errors import ConfigError
@@ -18,6 +19,13 @@ def check(config: Config, mesh: Mesh) -> None:
         ConfigError: the numbers do not divide one another.
     """
     devices, count, batch = mesh.size, config.shards, config.batch_size
+    if config.mesh.state != "replicated" and jax.process_count() > 1:
+        if mesh.devices.flat[0].platform == "cpu":
+            raise ConfigError(
+                f"mesh.state={config.mesh.state} in several processes is for GPUs and "
+                "TPUs: XLA's CPU may mistake one process's sums for others; set "
+                "replicated"
+            )
     if count > 1 and count % devices:
         fits = max(n for n in range(1, devices + 1) if count % n == 0)
         raise ConfigError(

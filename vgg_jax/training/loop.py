@@ -19,7 +19,7 @@ from vgg_jax.files import write_atomically
 from vgg_jax.runs import checked_json, metric_log, report
 from vgg_jax.runs.checkpoint import NotFinite, number
 from vgg_jax.runs.run_record import RESULT, RunRecord
-from vgg_jax.runs.workdir import CHECKPOINTS, claim, differences
+from vgg_jax.runs.workdir import CHECKPOINTS, claim, differences, flatten
 from vgg_jax.training import idle, progress, step
 from vgg_jax.training.config import Config, resolve
 from vgg_jax.training.final_evaluation import final_evaluation, tested
@@ -27,6 +27,8 @@ from vgg_jax.training.interrupt import Stopped
 from vgg_jax.training.session import IN_FLIGHT, Session, opened
 from vgg_jax.training.step import TrainState
 
+# Fields that may change between two starts, and not between processes.
+_SAME = ("mesh.", "model.remat", "data.stream")
 _SETTLING = 3  # steps of an epoch until malloc has found room for one and stays with it
 
 
@@ -127,10 +129,18 @@ def _take_part(config: Config, workdir: Path, say: Callable[[str], None]) -> Non
     """Computes its part of a run that the first process keeps."""
     say(f"process {processes.index()} takes part; the first one says how it goes")
     fields, trains, tests = processes.told(list)
-    if changed := differences(fields, dict(config.fields)):
+    own = flatten(dict(config.fields))
+    changed = differences(fields, dict(config.fields))
+    changed += [
+        f"{name}: {theirs} -> {own[name]}"
+        for name, theirs in flatten(fields).items()
+        if name.startswith(_SAME) and theirs != own[name]
+    ]
+    if changed:
         raise ConfigError(
             f"the first process has another config ({'; '.join(changed)}): start all "
-            "of them with the same command, but for --process_id"
+            "of them with the same command, but for --process_id, and set model.dtype "
+            "where their processors differ"
         )
     if trains:
         with opened(config, workdir, Console(quiet=True)) as (session, state):
@@ -161,20 +171,25 @@ def _fit(session: Session, state: TrainState) -> TrainState:
             if not session.stop():
                 state = _end_epoch(session, state)
         session.checkpoints.wait()
-        if session.stop() and session.checkpoints.latest() != number(state):
+        if session.stop() and processes.told(lambda: not _is_saved(session, state)):
             session.save(state)
     except NotFinite as error:
         session.checkpoints.wait()
         good = session.checkpoints.latest()
         where = f"is {session.workdir / CHECKPOINTS / str(good)}" if good else "is none"
+        told = f"; the last good checkpoint {where}" if processes.is_first() else ""
         raise NotFinite(
-            f"{error}; the last good checkpoint {where}. Lower lr (now "
+            f"{error}{told}. Lower lr (now "
             f"{session.config.lr:g}), warm up, or set optimizer.clip_norm"
         ) from error
     session.checkpoints.wait()
     if session.stop():
         raise _stopped(session, f"after step {state.step:,}, saved")
     return state
+
+
+def _is_saved(session: Session, state: TrainState) -> bool:
+    return session.checkpoints.latest() == number(state)
 
 
 def _stopped(session: Session, when: str) -> Stopped:

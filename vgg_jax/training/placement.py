@@ -56,14 +56,14 @@ def placed(state: Any, mesh: Mesh, placement: str) -> Any:
     return meshes.put(state, shardings(state, mesh, placement))
 
 
-def share(placement: str, devices: int) -> float:
-    """Returns how much of weights, velocity and gradients a device holds, of 1.
+def spared(placement: str, devices: int, parameters: int) -> int:
+    """Returns the bytes of weights and velocity that a device need not hold.
 
-    Gradients are counted whole: each is until it is added up.
+    Gradients are whole on each until they are added up.
 
-    >>> share("zero1", 4), share("fsdp", 4)
-    (0.75, 0.5)
+    >>> spared("zero1", 4, 100), spared("fsdp", 4, 100), spared("replicated", 4, 100)
+    (300, 600, 0)
     """
     spread = PLACEMENTS[placement]
     parts = ("params" in spread) + ("opt_state" in spread)
-    return (3 - parts + parts / devices) / 3
+    return round(4 * parameters * parts * (1 - 1 / devices))

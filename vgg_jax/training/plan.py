@@ -74,8 +74,9 @@ _BYTES = {
     "u32": 4,
 }
 _RESULT = re.compile(
-    rf" = (?P<types>.+?) (?P<name>{'|'.join(_COLLECTIVES)})(-start)?\("
+    rf" = (?P<types>.+?) (?P<name>{'|'.join(_COLLECTIVES)})(?P<start>-start)?\("
 )
+_CHANNEL = re.compile(r"channel_id=(\d+)")
 _TYPE = re.compile(r"(?P<dtype>[a-z]+\d*)\[(?P<shape>[\d,]*)\]")
 
 
@@ -163,9 +164,12 @@ def plan(config: Config, topology: str, *, classes: int, size: int) -> Plan:
         return _estimated(config, chip, count, rows)
     mesh = _mesh(topology)
     division.check(config, mesh)
-    program = _compiled(config, mesh, classes, size)
-    memory, counted = program.memory_analysis(), program.cost_analysis()
-    collectives = collectives_of(program.as_text())
+    program = counting = _compiled(config, mesh, classes, size)
+    if config.shards > mesh.size:  # XLA counts once what a loop does for each shard
+        flat = dataclasses.replace(config, shards=mesh.size)
+        counting = _compiled(flat, mesh, classes, size)
+    memory, counted = program.memory_analysis(), counting.cost_analysis()
+    collectives = collectives_of(counting.as_text())
     return Plan(
         chip=chip,
         devices=mesh.size,
@@ -208,8 +212,7 @@ def _estimated(
         chip=chip,
         devices=count,
         images=images,
-        memory=estimate.weights * placement.share(config.mesh.state, count)
-        + estimate.activations,
+        memory=sum(estimate) - placement.spared(config.mesh.state, count, total.params),
         flops=6 * total.macs * images,
         traffic=None,
         collectives={"all-reduce": (1, gradients)} if gradients else {},
@@ -278,11 +281,22 @@ def collectives_of(program: str) -> dict[str, tuple[int, int]]:
     >>> collectives_of("%a = (f32[4,2]{1,0}, bf16[3]{0}) all-reduce-start(%x, %y), ...")
     {'all-reduce': (1, 38)}
     """
-    numbers, sizes = Counter(), Counter()
+    numbers, sizes, seen = Counter(), Counter(), set()
     for line in program.splitlines():
-        if found := _RESULT.search(line):
-            numbers[found["name"]] += 1
-            for dtype, shape in _TYPE.findall(found["types"]):
-                elements = math.prod(int(n) for n in shape.split(",") if n)
-                sizes[found["name"]] += _BYTES.get(dtype, 4) * elements
+        found = _RESULT.search(line)
+        if not found:
+            continue
+        name, channel = found["name"], _CHANNEL.search(line)
+        if channel and (name, channel[1]) in seen:  # one that several fusions carry
+            continue
+        seen.add((name, channel and channel[1]))
+        parts = [
+            _BYTES.get(dtype, 4) * math.prod(int(n) for n in shape.split(",") if n)
+            for dtype, shape in _TYPE.findall(found["types"])
+            if (dtype, shape) != ("u32", "")  # of the machinery
+        ]
+        if found["start"] and name != "all-reduce":  # operands, then results
+            parts = parts[len(parts) // 2 :]
+        numbers[name] += 1
+        sizes[name] += sum(parts)
     return {name: (numbers[name], sizes[name]) for name in sorted(numbers)}

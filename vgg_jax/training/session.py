@@ -78,15 +78,16 @@ class Session:
         self.train_step, self.eval_step = step.compiled(
             self.recipe, self.mesh, self.config.mesh.state
         )
+        whole = meshes.whole(self.mesh)
+        self.gather = jax.jit(lambda tree: tree, out_shardings=whole)
         self.saved_at = time.monotonic()
 
     def evaluate(self, name: str, variables: Any) -> Evaluation | None:
         """Evaluates the split `name`; None if a signal came meanwhile."""
         split = getattr(self.dataset, name)
         variables = cast(self.recipe.model, variables)
-        if self.config.mesh.state != "replicated":
-            whole = meshes.whole(self.mesh)
-            variables = jax.jit(lambda tree: tree, out_shardings=whole)(variables)
+        if self.config.mesh.state != "replicated" and self.mesh.size > 1:
+            variables = self.gather(variables)
         evaluation = evaluate(
             self.eval_step,
             variables,
@@ -267,6 +268,7 @@ def opened(
             state, spent = _resumed(checkpoints, state, say)
             log = _metric_log(config, workdir, state, say)
             stack.push(partial(_close, log))
+        processes.meet()
         state = meshes.shared(state)
         state = placement.placed(state, mesh, config.mesh.state)
         profile = Profile(workdir / "profile", config.profile * processes.is_first())
@@ -277,7 +279,7 @@ def opened(
                 config=config,
                 workdir=workdir,
                 dataset=dataset,
-                train=on_device.placed(dataset.train, mesh),
+                train=_placed(dataset.train, mesh),
                 mesh=mesh,
                 recipe=recipe,
                 init=start.facts,
@@ -295,14 +297,11 @@ def opened(
 
 
 def _start(config: Config, workdir: Path) -> init_from.Start:
-    """Returns what the run starts from, of which the first process knows whether."""
+    """Returns what the run starts from, which the first process alone reads."""
     find = partial(init_from.find, config.init, workdir, str(config.augment.normalize))
-    if not processes.is_first():
-        facts, reads = processes.told(list)
-        return find() if reads else init_from.Start(facts=facts)
-    start = find()
-    processes.told(lambda: [start.facts, start.network is not None])
-    return start
+    start = find() if processes.is_first() else init_from.Start()
+    facts = processes.told(lambda: start.facts)  # its weights come with the state
+    return start if processes.is_first() else init_from.Start(facts=facts)
 
 
 def _check_data(workdir: Path, data: Mapping[str, Any]) -> None:
@@ -315,6 +314,16 @@ def _check_data(workdir: Path, data: Mapping[str, Any]) -> None:
             f"the first process has other images ({'; '.join(changed)}): give all "
             "processes the same data set (--config.data.data_dir)"
         )
+
+
+def _placed(
+    split: datasets.Split | Streamed, mesh: Mesh
+) -> datasets.Split | Streamed | on_device.OnDevice:
+    """Returns the images on the devices, if those of all processes have room."""
+    fits = on_device.fits(split, mesh)
+    if processes.count() > 1:
+        fits = not processes.Agreement(mesh)(int(not fits))
+    return on_device.placed(split, mesh) if fits else split
 
 
 def _agreement(mesh: Mesh) -> processes.Agreement | None:

@@ -82,9 +82,12 @@ def compute(
 def alike[**A, R](function: Callable[A, R], mesh: Mesh) -> Callable[A, R]:
     """Returns the function so that XLA compiles it alike for any number of devices.
 
-    On CPU only: elsewhere no bits are promised, and calls are not known to work.
+    Its arrays are whole on each device, or it is called in `jax.shard_map`. On CPU
+    only: elsewhere no bits are promised, and calls are not known to work.
     """
-    return apart(function) if mesh.devices.flat[0].platform == "cpu" else function
+    if mesh.devices.flat[0].platform != "cpu":
+        return function
+    return apart(function, whole=True)
 
 
 def _on_a_device(function, common, shards, *, devices):
