@@ -285,11 +285,12 @@ class Worker:
         """
         while True:
             with self._lock:
+                self._others()  # what a dead one had comes first
                 if trial := self._take(self._study):
                     self._own[trial.number] = trial
                     trial.set_user_attr(_WORKER, _here())
                     return trial
-                others = self._others()  # after: one of them may have taken the last
+                others = self._others()  # again: one may have taken the last
             waiting = self._study.get_trials(
                 deepcopy=False, states=[TrialState.WAITING]
             )
