@@ -127,7 +127,7 @@ def stopped_after_first_steps(command, checkout, environ):
     """Output and status of a command that is sent SIGTERM once it trains."""
     if FIRST in command:
         other = shlex.split(command.replace(FIRST, OTHER))
-        subprocess.Popen(other, cwd=checkout, env=environ, stdout=subprocess.DEVNULL)
+        partner = subprocess.Popen(other, cwd=checkout, env=environ)
     with subprocess.Popen(
         shlex.split(command),
         cwd=checkout,
@@ -146,6 +146,8 @@ def stopped_after_first_steps(command, checkout, environ):
                 break
         lines += process.stdout.readlines()
         alarm.cancel()
+    if FIRST in command:
+        assert partner.wait(60) == process.returncode
     return "".join(lines), process.returncode
 
 

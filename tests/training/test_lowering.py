@@ -127,11 +127,12 @@ def test_a_network_built_by_hand_carries_no_cpu_algorithm(platform, dtype):
 
 
 @pytest.mark.slow
-def test_compiles_for_a_tpu(tmp_path):
+def test_compiles_for_a_tpu(monkeypatch):
     """Ahead of time, data-parallel over the four chips of a v5e host."""
     pytest.importorskip("libtpu", reason="pip install libtpu")
     from jax.experimental import topologies
 
+    monkeypatch.setenv("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     topology = topologies.get_topology_desc("v5e:2x2", platform="tpu")
     mesh = jax.sharding.Mesh(np.array(topology.devices), ("data",))
     spec = jax.sharding.PartitionSpec

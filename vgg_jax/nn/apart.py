@@ -17,8 +17,8 @@ def apart(
     from what they were made of.
 
     In several processes it is an ordinary function where its arrays may be spread over
-    devices: XLA's CPU runs calls side by side, and two processes whose calls sum over
-    all devices would take one another's sums for others.
+    devices. A program whose calls sum over all devices mixes those sums up there once
+    it comes from JAX's compilation cache (jaxlib 0.12, CPU; `in_processes.py`).
 
     Args:
         function: of arrays to arrays.

@@ -23,7 +23,7 @@ def check(config: Config, mesh: Mesh) -> None:
         if mesh.devices.flat[0].platform == "cpu":
             raise ConfigError(
                 f"mesh.state={config.mesh.state} in several processes is for GPUs and "
-                "TPUs: XLA's CPU may mistake one process's sums for others; set "
+                "TPUs: of programs from its cache, XLA's CPU may mix the sums up; set "
                 "replicated"
             )
     if count > 1 and count % devices:
