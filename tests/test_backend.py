@@ -223,6 +223,7 @@ import sys
 from pathlib import Path
 from vgg_jax import backend
 backend._CACHE_BYTES = 20_000
+backend._WORTH_KEEPING = 0.0
 backend.configure()
 import warnings
 warnings.filterwarnings("error", "Error", append=True)  # unless it is ignored

@@ -295,6 +295,7 @@ def test_the_step_is_compiled_once(tmp_path, monkeypatch):
     assert made[0][0]._cache_size() == 1
 
 
+@pytest.mark.slow
 def test_stages_computed_again_train_the_same(whole, tmp_path):
     """And a run may go on so: the last bits are the same."""
     run(tiny(**{"model.remat": "stage"}), tmp_path)

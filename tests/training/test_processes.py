@@ -134,6 +134,7 @@ def test_two_processes_stop_together_and_one_goes_on(tmp_path):
     assert trained(tmp_path / "two") == trained(tmp_path / "alone")
 
 
+@pytest.mark.slow
 def test_another_config_ends_both(tmp_path):
     with Together(tmp_path / "two", differing=({}, {"lr": 0.1})) as two:
         codes, said = two.ended()
