@@ -18,8 +18,8 @@ from vgg_jax import files, machine, memory
 # Sends bfloat16 convolutions on CPU to oneDNN (`benchmarks/layers.py`).
 _ONEDNN_FLAG = b"xla_cpu_experimental_onednn_custom_call"
 _CACHE_BYTES = 2_000_000_000  # of compiled programs; least recently used out first
-# Seconds of compilation: JAX looks at every program of the cache before it adds one, 0.4
-# seconds where there are 5,000, and most programs are compiled in a twentieth of that.
+# Seconds of compilation: JAX looks at every program of the cache before it adds one,
+# for 0.4 seconds where there are 5,000; most are compiled in a twentieth of that.
 _WORTH_KEEPING = 0.2
 # Adds convolutions to what XLA records as CUDA graphs on a GPU: at small batches the
 # launches of its kernels take longer than they run.
