@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from vgg_jax.errors import ConfigError, RunError
-from vgg_jax.runs import study, sweep
+from vgg_jax.runs import study, sweep, worker
 from vgg_jax.runs.launcher import Launcher, Pruned
 from vgg_jax.runs.run_record import RunRecord
 from vgg_jax.runs.sweep_grid import Range
@@ -107,15 +107,15 @@ def test_a_search_survives_a_torn_line(tmp_path):
 
 WORKS = """
 import json, sys, time
-from vgg_jax.runs import study
+from vgg_jax.runs import study, worker
 storage, jobs = sys.argv[1], json.loads(sys.argv[2])
 of = study.opened(storage, "s", {})
 study.enqueue(of, jobs, is_done=lambda job: True)
-worker = study.Worker(of, study.queued)
-with worker.alive():
-    while trial := worker.next():
+own = worker.Worker(of, study.queued)
+with own.alive():
+    while trial := own.next():
         time.sleep(0.05)
-        worker.tell(trial, 1.0)
+        own.tell(trial, 1.0)
         print(json.dumps(trial.user_attrs["setting"]), flush=True)
 """
 
@@ -166,11 +166,11 @@ def test_a_job_whose_run_was_removed_is_queued_again(tmp_path):
 
 DIES = """
 import os, sys
-from vgg_jax.runs import study
+from vgg_jax.runs import study, worker
 of = study.opened(sys.argv[1], "s", {})
-worker = study.Worker(of, study.queued)
-with worker.alive():
-    worker.next()
+own = worker.Worker(of, study.queued)
+with own.alive():
+    own.next()
     print("begun", flush=True)
     sys.stdin.read()
 """
@@ -190,32 +190,32 @@ def test_what_a_dead_process_had_is_given_to_another(tmp_path, how, monkeypatch)
         text=True,
     )
     assert other.stdout.readline() == "begun\n"
-    worker = study.Worker(of, study.queued)
-    assert worker.next().user_attrs["setting"] == jobs[1]
+    own = worker.Worker(of, study.queued)
+    assert own.next().user_attrs["setting"] == jobs[1]
     if how == "killed":
         other.kill()
         other.wait()
     else:  # as on another machine: it lives, or not, and says nothing
         os.kill(other.pid, signal.SIGSTOP)
-        monkeypatch.setattr(study, "_is_dead", lambda worker: False)
-        monkeypatch.setattr(study, "_SILENT", 0.3)
-        monkeypatch.setattr(study, "_POLL", 0.1)
-    assert worker.next().user_attrs["setting"] == jobs[0]
+        monkeypatch.setattr(worker, "_is_dead", lambda worker: False)
+        monkeypatch.setattr(worker, "_SILENT", 0.3)
+        monkeypatch.setattr(worker, "_POLL", 0.1)
+    assert own.next().user_attrs["setting"] == jobs[0]
     other.kill()
     other.communicate()
 
 
 def test_a_worker_waits_for_what_others_have_under_way(tmp_path, monkeypatch, capsys):
     """And is told, once, and may be stopped."""
-    monkeypatch.setattr(study, "_POLL", 0.05)
-    monkeypatch.setattr(study, "_is_dead", lambda worker: False)
+    monkeypatch.setattr(worker, "_POLL", 0.05)
+    monkeypatch.setattr(worker, "_is_dead", lambda worker: False)
     storage = str(tmp_path / "log")
     of = study.opened(storage, "s", {})
     study.enqueue(of, [{"lr": "1", "seed": "0"}], is_done=lambda job: True)
-    first = study.Worker(of, study.queued)
+    first = worker.Worker(of, study.queued)
     trial = first.next()
     asked = iter([False] * 5 + [True])
-    waiting = study.Worker(of, study.queued, lambda: next(asked))
+    waiting = worker.Worker(of, study.queued, lambda: next(asked))
     with pytest.raises(KeyboardInterrupt):
         waiting.next()
     assert capsys.readouterr().out.count("waiting for what runs on") == 1

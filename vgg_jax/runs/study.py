@@ -5,11 +5,8 @@ each takes what is next. A process that dies shows no more signs of life, and wh
 had under way is given to another.
 """
 
-import contextlib
 import json
 import os
-import socket
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,20 +20,15 @@ from vgg_jax.errors import ConfigError, RunError
 from vgg_jax.runs.sweep_grid import Grid, Range
 
 JOURNAL = "optuna.log"  # in the workdir of a sweep, unless it names a storage
-_BEAT = 15.0  # seconds between signs of life
-_SILENT = 120.0  # seconds without one after which a process is taken for dead
-_POLL = 2.0  # seconds between looks at what other processes have under way
-_ATTEMPTS = 5
+_ATTEMPTS, _RETRY = 5, 0.5  # at opening a database, seconds apart
 # Draws before a setting is tried that was tried before; after some, at random: where
 # few settings are good, the sampler proposes the same ones again and again.
 _DRAWS, _GUIDED = 50, 10
 # Attributes of trials and studies.
-_SETTING, _WORKER, _ALIVE = "setting", "worker", "alive"
-_TIME = "time"  # of a job: how often it was done before
+SETTING = "setting"
+TIME = "time"  # of a job: how often it was done before
 _VOID = "repeats"  # of a trial that was drawn and not tried
 _AGAIN = "fixed_params"  # Optuna's own: of a trial that was enqueued
-# What Optuna raises where a trial has ended.
-_ENDED = (ValueError, optuna.exceptions.UpdateFinishedTrialError)
 _UNDER_WAY = (TrialState.RUNNING, TrialState.WAITING)
 
 
@@ -67,7 +59,10 @@ def opened(storage: str, name: str, identity: Mapping[str, Any]) -> optuna.Study
         raise RunError(f"{storage} cannot be used ({error.strerror})") from error
     except Exception as error:  # a database's own
         said = str(error).splitlines()[0]
-        raise RunError(f"--storage={storage} cannot be used: {said}") from error
+        raise RunError(
+            f"--storage={storage} cannot be used ({said}): name a journal file, or a "
+            "database of SQLAlchemy's, postgresql://..."
+        ) from error
     identity = json.loads(json.dumps(identity))
     known = study.user_attrs.get("identity", identity)
     if known != identity:
@@ -95,7 +90,7 @@ def _created(storage: str, name: str) -> optuna.Study:
             fatal = isinstance(error, ImportError) or "://" not in storage
             if fatal or attempt == 1:
                 raise
-            time.sleep(_POLL / 4)
+            time.sleep(_RETRY)
     raise AssertionError("unreachable")
 
 
@@ -128,17 +123,17 @@ def enqueue(
     complete, open_ = [], []
     for trial in study.get_trials(deepcopy=False):
         if trial.state in _UNDER_WAY:
-            open_.append(_setting(trial))
+            open_.append(setting_of(trial))
         elif trial.state == TrialState.COMPLETE:
-            complete.append(_setting(trial))
+            complete.append(setting_of(trial))
     for job in jobs:
         if job not in open_ and not (job in complete and is_done(job)):
-            attributes = {_SETTING: dict(job), _TIME: complete.count(job)}
+            attributes = {SETTING: dict(job), TIME: complete.count(job)}
             study.enqueue_trial({}, user_attrs=attributes)
 
 
-def _setting(trial: FrozenTrial | Trial) -> dict[str, str] | None:
-    return trial.user_attrs.get(_SETTING)
+def setting_of(trial: FrozenTrial | Trial) -> dict[str, str] | None:
+    return trial.user_attrs.get(SETTING)
 
 
 def queued(study: optuna.Study) -> Trial | None:
@@ -153,7 +148,7 @@ def queued(study: optuna.Study) -> Trial | None:
 
 def _is_double(study: optuna.Study, trial: Trial) -> bool:
     """Whether two processes queued a job at the same time, and this is the second."""
-    key = lambda one: (one.user_attrs.get(_SETTING), one.user_attrs.get(_TIME))
+    key = lambda one: (one.user_attrs.get(SETTING), one.user_attrs.get(TIME))
     earlier = study.get_trials(deepcopy=False)[: trial.number]
     return any(
         key(other) == key(trial)
@@ -183,7 +178,7 @@ def _drawn(study: optuna.Study, grid: Grid, trials: int) -> Trial | None:
         study.sampler = guided if draw <= _GUIDED else chance
         trial = study.ask()
         setting = {field: _suggest(trial, field, grid[field]) for field in grid}
-        trial.set_user_attr(_SETTING, setting)  # seen by others from here on
+        trial.set_user_attr(SETTING, setting)  # seen by others from here on
         again = _is_again(study, trial)
         if not again and _begun(study, before=trial.number) >= trials:
             _void(study, trial)  # another process was quicker
@@ -198,7 +193,7 @@ def _known(study: optuna.Study, before: int) -> list[dict[str, str] | None]:
     """Returns the settings of earlier trials that are under way or have ended well."""
     tried = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)
     earlier = study.get_trials(deepcopy=False)[:before]
-    return [_setting(trial) for trial in earlier if trial.state in tried]
+    return [setting_of(trial) for trial in earlier if trial.state in tried]
 
 
 def _is_again(study: optuna.Study, trial: Trial) -> bool:
@@ -226,148 +221,4 @@ def _begun(study: optuna.Study, before: int | None = None) -> int:
 def complete(study: optuna.Study) -> list[dict[str, str]]:
     """Returns the settings that have a score, in the order of their trials."""
     scored = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
-    return [trial.user_attrs[_SETTING] for trial in scored]
-
-
-class Worker:
-    """What this process does of a study, with others or alone.
-
-    Args:
-        study: the study.
-        take: takes the next trial of it, or returns None.
-        stopping: whether this process is to end.
-    """
-
-    def __init__(
-        self,
-        study: optuna.Study,
-        take: Callable[[optuna.Study], Trial | None],
-        stopping: Callable[[], bool] = lambda: False,
-    ) -> None:
-        self._study, self._take, self._stopping = study, take, stopping
-        self._lock = threading.RLock()
-        self._own: dict[int, Trial] = {}  # under way in this process
-        self._seen: dict[int, tuple[Any, float]] = {}  # signs of life of the others'
-        self._waits = False
-
-    @contextlib.contextmanager
-    def alive(self) -> Any:
-        """Shows signs of life meanwhile; gives back what was not finished, after."""
-        ended = threading.Event()
-
-        def beat() -> None:
-            beats = 0
-            while not ended.wait(_BEAT):
-                beats += 1
-                with self._lock:
-                    for trial in self._own.values():
-                        with contextlib.suppress(Exception):  # told by the next use
-                            trial.set_user_attr(_ALIVE, beats)
-
-        thread = threading.Thread(target=beat, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
-            for number in list(self._own):
-                self._give_back(self._study.trials[number])
-
-    def next(self) -> Trial | None:
-        """Takes the next trial, waiting for what other processes have under way.
-
-        Returns:
-            None once nothing is left to do.
-
-        Raises:
-            KeyboardInterrupt: this process is to end.
-        """
-        while True:
-            with self._lock:
-                self._others()  # what a dead one had comes first
-                if trial := self._take(self._study):
-                    self._own[trial.number] = trial
-                    trial.set_user_attr(_WORKER, _here())
-                    return trial
-                others = self._others()  # again: one may have taken the last
-            waiting = self._study.get_trials(
-                deepcopy=False, states=[TrialState.WAITING]
-            )
-            if not others and not waiting:
-                return None
-            if not others:
-                continue  # what a dead one had is queued again
-            if not self._waits:
-                self._waits = True
-                names = sorted({_host(trial) for trial in others})
-                print(f"waiting for what runs on {', '.join(names)}", flush=True)
-            time.sleep(_POLL)
-            if self._stopping():
-                raise KeyboardInterrupt
-
-    def tell(self, trial: Trial, value: float | None = None, **state: Any) -> None:
-        """Ends a trial, with a score or a state, unless it was given to another."""
-        with self._lock:
-            del self._own[trial.number]
-            with contextlib.suppress(*_ENDED):  # this process was silent for long
-                self._study.tell(trial, value, **state)
-
-    def _others(self) -> list[FrozenTrial]:
-        """Returns what other processes have under way; gives back what the dead had."""
-        now, alive = time.monotonic(), []
-        for trial in self._study.get_trials(
-            deepcopy=False, states=[TrialState.RUNNING]
-        ):
-            if trial.number in self._own:
-                continue
-            sign = trial.user_attrs.get(_ALIVE)
-            if self._seen.get(trial.number, (None, 0.0))[0] != sign or (
-                trial.number not in self._seen
-            ):
-                self._seen[trial.number] = sign, now
-            silent = now - self._seen[trial.number][1] > _SILENT
-            if silent or _is_dead(trial.user_attrs.get(_WORKER)):
-                self._give_back(trial)
-            else:
-                alive.append(trial)
-        return alive
-
-    def _give_back(self, trial: FrozenTrial) -> None:
-        """Ends a trial that was cut short, and queues it again."""
-        self._own.pop(trial.number, None)
-        try:
-            self._study.tell(trial.number, state=TrialState.FAIL)
-        except _ENDED:  # another process did
-            return
-        setting = _setting(trial)
-        if setting or trial.params:
-            kept = {k: v for k, v in trial.user_attrs.items() if k in (_SETTING, _TIME)}
-            self._study.enqueue_trial(trial.params, user_attrs=kept)
-
-
-def _here() -> list[Any]:
-    return [socket.gethostname(), os.getpid()]
-
-
-def _host(trial: FrozenTrial) -> str:
-    worker = trial.user_attrs.get(_WORKER)
-    return worker[0] if worker else "another machine"
-
-
-def _is_dead(worker: Sequence[Any] | None) -> bool:
-    """Whether a trial's process was of this machine, and is gone.
-
-    One without a worker is of an older version, or was taken this moment.
-    """
-    if not worker or worker[0] != socket.gethostname():
-        return False
-    if worker[1] == os.getpid():
-        return True  # of an earlier sweep in this process
-    try:
-        os.kill(worker[1], 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
+    return [trial.user_attrs[SETTING] for trial in scored]

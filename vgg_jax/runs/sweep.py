@@ -13,7 +13,7 @@ import optuna
 from optuna.trial import Trial, TrialState
 
 from vgg_jax.errors import ConfigError, RunError, UserError
-from vgg_jax.runs import study, sweep_grid
+from vgg_jax.runs import study, sweep_grid, worker
 from vgg_jax.runs.launcher import Launcher, Pruned
 from vgg_jax.runs.run_record import RunRecord
 from vgg_jax.runs.sweep_grid import Grid, varying
@@ -201,21 +201,21 @@ class Sweep:
         failed: Callable[[Trial, UserError], None],
     ) -> None:
         """Works on a study until nothing is left, on all devices of this process."""
-        worker = study.Worker(of, take, lambda: self._launcher.stopping)
+        own = worker.Worker(of, take, lambda: self._launcher.stopping)
 
         def works() -> None:
-            while trial := worker.next():
+            while trial := own.next():
                 try:
                     value = do(trial)
                 except Pruned:
-                    worker.tell(trial, state=TrialState.PRUNED)
+                    own.tell(trial, state=TrialState.PRUNED)
                 except UserError as error:
-                    worker.tell(trial, state=TrialState.FAIL)
+                    own.tell(trial, state=TrialState.FAIL)
                     failed(trial, error)
                 else:
-                    worker.tell(trial, value)
+                    own.tell(trial, value)
 
-        with worker.alive():
+        with own.alive():
             self._launcher.all([works] * self._launcher.workers)
 
     def search(
