@@ -28,7 +28,9 @@ def get_config() -> ConfigDict:
     config.profile = 0  # steps to trace into <workdir>/profile (Perfetto); 0: none
 
     config.data = ConfigDict()
-    config.data.name = "cifar10"  # TFDS name, or "cifar10_sample" (embedded)
+    # TFDS name, "cifar10_sample" (embedded), or "folder:photos", a folder of pictures
+    # that is read as it is.
+    config.data.name = "cifar10"
     # TFDS directory, which must exist; "": TFDS_DATA_DIR, else TFDS' default
     config.data.data_dir = ""
     config.data.archive_dir = ""  # of the official archive of CIFAR; "": the network
@@ -38,6 +40,7 @@ def get_config() -> ConfigDict:
     config.data.validation = "sklearn_80_20"
     config.data.test = "test"  # TFDS split
     config.data.stream = False  # decode from disk as needed, not into memory
+    config.data.workers = 0  # processes that decode streamed images; 0: threads
 
     config.mesh = ConfigDict()
     config.mesh.data = 0  # devices that share each batch; 0: all
@@ -49,10 +52,17 @@ def get_config() -> ConfigDict:
     config.init.path = ""  # a run's workdir or a file of weights; "": random
     config.init.layers = ("*",)  # which of its layers or parameters, by patterns
 
-    config.augment = ConfigDict()  # of training images, on the device
+    config.augment = ConfigDict()  # of training images
+    # Smaller side in pixels to which a picture is scaled, of which `resize` is cut at
+    # random: (256,), or (256, 512) for any in between; (): not scaled so. On the device
+    # for images in memory, as they are decoded for those from disk.
+    config.augment.scales = ()
     config.augment.crop = 0  # pixels of padding before a random crop; 0: off
     config.augment.crop_mode = "zero"  # padding: "zero" or "reflect"
     config.augment.flip = "none"  # "none", "random" or "alternating"
+    # Strength of random shifts of the colours along the principal components of those
+    # of the training images: Krizhevsky's is 0.1; 0: off
+    config.augment.colour = 0.0
     config.augment.cutout = 0  # pixels, side of the square set to zero; 0: off
     # Pixels (height and width) the network sees; 0: as in the data. Images that are
     # larger or not square are scaled to it by their smaller side, antialiased, and

@@ -21,7 +21,7 @@ import PIL.Image
 import pytest
 
 from vgg_jax.cli import command
-from vgg_jax.data import datasets
+from vgg_jax.data import stored
 from vgg_jax.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -88,7 +88,7 @@ def checkout(tmp_path_factory):
 def environ(tmp_path_factory):
     """CIFAR-10 is linked, not written: the folder of photos is written beside it."""
     try:
-        found = Path(datasets.find("cifar10", report=lambda text: None).data_path)
+        found = Path(stored.find("cifar10", report=lambda text: None).data_path)
     except UserError as error:
         pytest.skip(f"needs CIFAR-10: {error}")
     root = tmp_path_factory.mktemp("data")

@@ -13,6 +13,8 @@ _NEW_FIELDS: Mapping[str, Mapping[str, Any]] = {
     "model": {"frozen": [], "remat": "none"},
     "optimizer": {"layer_rates": [], "state_dtype": "float32"},
     "mesh": {"state": "replicated"},
+    "data": {"workers": 0},
+    "augment": {"scales": [], "colour": 0.0},
 }
 _NEW: Mapping[str, Any] = {
     "init": {"path": "", "layers": ["*"]},

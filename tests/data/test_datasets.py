@@ -9,10 +9,10 @@ import pytest
 import tensorflow_datasets as tfds
 
 from vgg_jax import memory
-from vgg_jax.data import datasets, splits, tfds_reader
+from vgg_jax.data import datasets, splits, stored, tfds_reader
 from vgg_jax.errors import ConfigError, RunError
 
-SAMPLE = datasets.SAMPLE_DIR / "cifar10_sample"
+SAMPLE = stored.SAMPLE_DIR / "cifar10_sample"
 same = np.testing.assert_array_equal
 
 
@@ -28,7 +28,7 @@ def direct():
 def copy(tmp_path, monkeypatch):
     """A copy of the sample that stands in for it."""
     shutil.copytree(SAMPLE, tmp_path / "cifar10_sample")
-    monkeypatch.setattr(datasets, "SAMPLE_DIR", tmp_path)
+    monkeypatch.setattr(stored, "SAMPLE_DIR", tmp_path)
     return tmp_path / "cifar10_sample" / "1.0.0"
 
 
@@ -87,7 +87,7 @@ def test_a_mistake_is_refused(fields, message):
 def test_a_misspelt_directory_is_not_made(name, tmp_path):
     misspelt = tmp_path / "misspelt"
     with pytest.raises(ConfigError, match="misspelt does not exist: make it"):
-        datasets.find(name, data_dir=str(misspelt))
+        stored.find(name, data_dir=str(misspelt))
     assert not misspelt.exists()
 
 
@@ -96,11 +96,11 @@ def test_a_version_by_name(tmp_path, monkeypatch):
         shutil.copytree(SAMPLE / "1.0.0", tmp_path / "some" / "config" / version)
     names = {"some/config": "1.10.0", "some/config:1.1.0": "1.1.0"}
     for name, version in names.items():
-        found = datasets.find(name, data_dir=str(tmp_path))
+        found = stored.find(name, data_dir=str(tmp_path))
         assert found.data_path == tmp_path / "some" / "config" / version
-    assert datasets.find("cifar10_sample:1.0.0").name == "cifar10_sample"
+    assert stored.find("cifar10_sample:1.0.0").name == "cifar10_sample"
     with pytest.raises(RunError, match="cifar10_sample:2.0.0 is not in"):
-        datasets.find("cifar10_sample:2.0.0")
+        stored.find("cifar10_sample:2.0.0")
 
 
 def test_no_home_directory_is_one_line(monkeypatch):
@@ -110,11 +110,11 @@ def test_no_home_directory_is_one_line(monkeypatch):
     monkeypatch.setattr("pwd.getpwuid", unknown)
     for name in ("HOME", "TFDS_DATA_DIR", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(datasets.constants, "DATA_DIR", "~/tensorflow_datasets")
+    monkeypatch.setattr(stored.constants, "DATA_DIR", "~/tensorflow_datasets")
     with pytest.raises(ConfigError, match="no home directory.*TFDS_DATA_DIR"):
-        datasets.directory()
+        stored.directory()
     with pytest.raises(ConfigError, match="no home directory.*XDG_CACHE_HOME"):
-        tfds_reader.read(datasets.find("cifar10_sample"), "test")
+        tfds_reader.read(stored.find("cifar10_sample"), "test")
 
 
 class Grey(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -299,7 +299,7 @@ def test_a_damaged_file_is_named(damage, copy):
 
 
 def test_a_changed_pixel_is_caught_by_its_sum(monkeypatch):
-    images, labels, ids = tfds_reader.read(datasets.find("cifar10_sample"), "train")
+    images, labels, ids = tfds_reader.read(stored.find("cifar10_sample"), "train")
     images[500, 16, 16, 1] ^= 1
     changed = tfds_reader.Records(images, labels, ids)
     monkeypatch.setattr(tfds_reader, "read", lambda *args, **kwargs: changed)
@@ -317,7 +317,7 @@ def test_tfrecord_form_is_refused(copy):
 @pytest.mark.parametrize("damage", ["empty", "garbage", "half", "flip"])
 def test_decoded_cache(damage, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    builder = datasets.find("cifar10_sample")
+    builder = stored.find("cifar10_sample")
     first = tfds_reader.read(builder, "test")
     (file,) = tmp_path.rglob("*.npz")
     whole = file.read_bytes()
@@ -333,7 +333,7 @@ def test_decoded_cache(damage, tmp_path, monkeypatch):
 
 def test_a_size_that_changes_nothing_is_not_decoded_again(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    builder = datasets.find("cifar10_sample")
+    builder = stored.find("cifar10_sample")
     first = tfds_reader.read(builder, "test")
     monkeypatch.setattr(tfds_reader, "_decode", lambda *args: pytest.fail("decoded"))
     same(tfds_reader.read(builder, "test", size=224).images, first.images)
@@ -344,5 +344,5 @@ def test_a_size_that_changes_nothing_is_not_decoded_again(tmp_path, monkeypatch)
 def test_an_unwritable_cache_is_no_error(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("not a directory")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    records = tfds_reader.read(datasets.find("cifar10_sample"), "test")
+    records = tfds_reader.read(stored.find("cifar10_sample"), "test")
     assert np.bincount(records.labels).tolist() == [100] * 10

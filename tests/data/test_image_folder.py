@@ -7,7 +7,7 @@ import PIL.Image
 import pytest
 
 from vgg_jax.cli import command
-from vgg_jax.data import datasets, image_folder
+from vgg_jax.data import datasets, image_folder, stored
 from vgg_jax.errors import ConfigError, RunError
 
 
@@ -189,7 +189,7 @@ def test_kinds_of_pictures_are_stored_as_they_look(tmp_path):
         for name, (saved, options) in files.items():
             saved.save(tmp_path / "in" / label / name, **options)
     image_folder.prepare(tmp_path / "in", "kinds", tmp_path)
-    source = datasets.find("kinds", data_dir=str(tmp_path)).as_data_source("train")
+    source = stored.find("kinds", data_dir=str(tmp_path)).as_data_source("train")
     got = {r["id"].decode(): r["image"][0, 0].tolist() for r in source}
     white, grey = [255] * 3, [128] * 3
     expected = [red, red, white, (254, 0, 0), red, white, grey, grey, red]

@@ -74,9 +74,9 @@ def facts() -> Iterator[tuple[str, str]]:
 
 
 def _data_sets() -> str:
-    from vgg_jax.data import datasets  # needs [train]
+    from vgg_jax.data import stored  # needs [train]
 
-    path = datasets.directory()
+    path = stored.directory()
     found = sorted(child.name for child in path.glob("*") if child.is_dir())
     if not found:
         return f"are kept in {path}, and none is there yet"

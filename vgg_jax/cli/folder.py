@@ -20,7 +20,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from vgg_jax.data import datasets, image_folder
+from vgg_jax.data import image_folder, stored
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> None:
     target = image_folder.prepare(
         options.images,
         options.name,
-        datasets.directory(options.data_dir),
+        stored.directory(options.data_dir),
         skip_bad=options.skip_bad,
     )
     info: Any = tfds.builder_from_directory(target).info

@@ -14,7 +14,7 @@ markdown, json.
 import argparse
 import json
 import sys
-from types import SimpleNamespace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -195,16 +195,14 @@ def images_of(config: "Config") -> dict[str, int]:
 
     from vgg_jax.data import splits
 
-    infos = {
+    infos: Any = {
         name: tfds.core.SplitInfo(
             name=name, shard_lengths=[count], num_bytes=0, filename_template=None
         )
         for name, count in _SPLITS[config.data.name].items()
     }
-    known: Any = SimpleNamespace(
-        name=config.data.name, info=SimpleNamespace(splits=infos)
-    )
-    spans = {"train": splits.spans_of(known, config.data.train, "data.train")}
+    spans_of = partial(splits.spans_of, config.data.name, infos)
+    spans = {"train": spans_of(config.data.train, "data.train")}
     asked = config.data.validation
     if asked == splits.SKLEARN_80_20:
         no_ids = lambda split: np.empty(0)
@@ -212,7 +210,7 @@ def images_of(config: "Config") -> dict[str, int]:
             spans["train"], no_ids
         )
     elif asked != "none":
-        spans["validation"] = splits.spans_of(known, asked, "data.validation")
+        spans["validation"] = spans_of(asked, "data.validation")
     splits.check_disjoint(spans)
     count = lambda role: sum(map(len, spans.get(role, {}).values()))
     return {

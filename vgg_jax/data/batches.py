@@ -114,6 +114,8 @@ def training(
     >>> [len(batch.labels) for batch in epoch]
     [2, 2, 1]
     """
+    if isinstance(split, Streamed):
+        split = split.in_epoch(seed, epoch)
     permutation = order(seed, epoch, len(split)).astype(np.int32)
     count = steps_per_epoch(len(split), batch_size, remainder)
     rows = meshes.own_rows(mesh, batch_size)

@@ -2,31 +2,22 @@
 
 import dataclasses
 import functools
-import os
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
-from tensorflow_datasets.core import constants
 
-from vgg_jax.data import cifar10, in_memory, splits, tfds_reader
+from vgg_jax.data import in_memory, splits, tfds_reader
 from vgg_jax.data.in_memory import Split
+from vgg_jax.data.picture_folder import PREFIX
 from vgg_jax.data.splits import SKLEARN_80_20, Spans
-from vgg_jax.data.streaming import AT_ONCE, Streamed
-from vgg_jax.errors import ConfigError, RunError
-
-SAMPLE_DIR = Path(__file__).resolve().parents[2] / "data"
-
-
-# As TFDS has them: a name, a config, a version.
-_NAME = re.compile(
-    r"(?P<path>[a-z]\w*(/\w[\w+.-]*)?)(:(?P<version>\d+\.\d+\.\d+))?", re.ASCII
-)
+from vgg_jax.data.stored import find, opened
+from vgg_jax.data.streaming import AT_ONCE, Reader, Streamed
+from vgg_jax.errors import ConfigError
+from vgg_jax.fields import check, field, in_range
 
 
 class Dataset(NamedTuple):
@@ -38,6 +29,8 @@ class Dataset(NamedTuple):
         train, validation, test: the splits; `validation` is None where none is held
             out.
         digests: SHA-256 of which examples a split has (`splits.digest`), by its name.
+        damaged: pictures that could not be decoded, by name, and why, as far as they
+            were met; filled while streamed splits are read.
     """
 
     name: str
@@ -46,6 +39,7 @@ class Dataset(NamedTuple):
     validation: Split | Streamed | None
     test: Split | Streamed
     digests: Mapping[str, str] = MappingProxyType({})
+    damaged: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,6 +53,15 @@ class Source:
     validation: str = SKLEARN_80_20
     test: str = "test"
     stream: bool = False
+    workers: int = field(0, in_range(0))
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    @property
+    def streams(self) -> bool:
+        """Whether images are decoded as they are needed."""
+        return self.stream or self.name.startswith(PREFIX)
 
 
 def load(
@@ -70,14 +73,17 @@ def load(
     validation: str = SKLEARN_80_20,
     test: str = "test",
     stream: bool = False,
+    workers: int = 0,
     size: int = 0,
+    scales: Sequence[int] = (),
     report: Callable[[str], None] = print,
 ) -> Dataset:
     """Finds (or prepares, CIFAR-10 and CIFAR-100), reads, checks and splits a set.
 
     Args:
         name: TFDS name (`cifar10`, `cifar100`, `imagenette/320px-v2`), or
-            `cifar10_sample`, the real images that come with this repository.
+            `cifar10_sample`, the real images that come with this repository, or
+            `folder:photos`, a folder of pictures (`picture_folder`).
         data_dir: TFDS directory, which must exist; if empty, `TFDS_DATA_DIR`, else the
             default of TFDS.
         archive_dir: directory with the official archive of CIFAR-10 or CIFAR-100, from
@@ -88,10 +94,15 @@ def load(
             "none"; or a TFDS split.
         test: TFDS split.
         stream: whether to decode images when they are needed instead of keeping all of
-            them in memory; their SHA-256 is not checked then.
+            them in memory; their SHA-256 is not checked then. Of a folder, always.
+        workers: processes that decode streamed images; 0: threads of this process.
         size: height and width in pixels that the network sees, or 0. Images of varying
             size, larger ones and those that are not square are scaled and
             centre-cropped to it; smaller square ones are left as they are.
+        scales: smaller side of a picture in pixels, of which streamed training sees
+            random crops of `size` (`framing.RandomCrop`) and evaluation the centre of
+            the middle scale; empty: both see centres of the scale `size`. Images in
+            memory stay as they are stored, for the device to do so.
         report: receives a line when something takes long.
 
     Raises:
@@ -102,21 +113,23 @@ def load(
     >>> len(dataset.train), len(dataset.validation), dataset.train.image_shape
     (2880, 720, (32, 32, 3))
     """
-    builder = find(name, data_dir=data_dir, archive_dir=archive_dir, report=report)
-    spans = {
-        "train": splits.spans_of(builder, train, "data.train"),
-        "test": splits.spans_of(builder, test, "data.test"),
-    }
+    where = {"data_dir": data_dir, "archive_dir": archive_dir, "report": report}
+    stored = opened(name, size, scales, **where)
+    wanted = {"train": train, "test": test}
     if validation not in (SKLEARN_80_20, "none"):
-        spans["validation"] = splits.spans_of(builder, validation, "data.validation")
-    in_memory.check_fits(builder, _held(builder, spans, stream), size, whole=not stream)
-    if stream:
-        reader = functools.cache(partial(tfds_reader.Reader, builder, size=size))
-        ids = functools.cache(partial(tfds_reader.ids, builder))
-        gather = partial(_point_to, fetch=reader)
+        wanted["validation"] = validation
+    spans = {
+        role: splits.spans_of(name, stored.counts, spec, f"data.{role}")
+        for role, spec in wanted.items()
+    }
+    ids, damaged = functools.cache(stored.ids), {}
+    if stream or stored.builder is None:
+        more = {"damaged": damaged, "scales": scales, "workers": workers}
+        gather = partial(_point_to, fetch=functools.cache(stored.reader), **more)
+        if stored.builder:
+            in_memory.check_fits(stored.builder, AT_ONCE, size, whole=False)
     else:
-        whole = partial(in_memory.whole, builder, size=size, report=report)
-        records = functools.cache(whole)
+        records = _records(stored.builder, spans, size, scales, report)
         ids = lambda split: records(split).ids
         gather = partial(in_memory.gather, fetch=records)
     if validation == SKLEARN_80_20:
@@ -125,12 +138,33 @@ def load(
     gathered = {role: gather(span) for role, span in spans.items()}
     return Dataset(
         name=name,
-        classes=tfds_reader.class_names(builder),
+        classes=stored.classes,
         train=gathered["train"],
         validation=gathered.get("validation"),
         test=gathered["test"],
-        digests={r: splits.digest(builder, s, ids) for r, s in spans.items()},
+        digests={r: splits.digest(stored.counts, s, ids) for r, s in spans.items()},
+        damaged=damaged,
     )
+
+
+def _records(
+    builder: tfds.core.DatasetBuilder,
+    spans: Mapping[str, Spans],
+    size: int,
+    scales: Sequence[int],
+    report: Callable[[str], None],
+) -> Callable[[str], tfds_reader.Records]:
+    """Returns what reads whole splits into memory, once they are known to fit."""
+    stored = tfds_reader.shape_of(builder, size=10**9) if scales else None
+    if stored and stored != tfds_reader.shape_of(builder, size):
+        raise ConfigError(
+            f"augment.scales={tuple(scales)}: the images of {builder.name} are not all "
+            "one square of few pixels, and are cut as they are read: set "
+            "data.stream=True"
+        )
+    in_memory.check_fits(builder, _held(builder, spans), size, whole=True)
+    whole = partial(in_memory.whole, builder, size=size, report=report)
+    return functools.cache(whole)
 
 
 def one_split(
@@ -150,108 +184,23 @@ def one_split(
     ((10, 32, 32, 3), 'cat')
     """
     builder = find(name, data_dir=data_dir, report=report)
-    spans = splits.spans_of(builder, split, "split")
-    held = _held(builder, {split: spans}, stream=False)
-    in_memory.check_fits(builder, held, size, whole=False)
+    spans = splits.spans_of(name, builder.info.splits, split, "split")
+    in_memory.check_fits(builder, _held(builder, {split: spans}), size, whole=False)
     records = functools.cache(
         partial(in_memory.whole, builder, size=size, report=report)
     )
     return in_memory.gather(spans, records), tfds_reader.class_names(builder)
 
 
-def _held(
-    builder: tfds.core.DatasetBuilder, spans: Mapping[str, Spans], stream: bool
-) -> int:
+def _held(builder: tfds.core.DatasetBuilder, spans: Mapping[str, Spans]) -> int:
     """Returns the number of images in memory at once, at least."""
-    if stream:
-        return AT_ONCE
     wholes = {split for span in spans.values() for split in span}
     read = sum(builder.info.splits[split].num_examples for split in wholes)
     return read + sum(len(part) for span in spans.values() for part in span.values())
 
 
-def directory(data_dir: str = "") -> Path:
-    """Returns the TFDS directory: `data_dir`, else `TFDS_DATA_DIR`, else TFDS' own.
-
-    Raises:
-        ConfigError: TFDS' own is in the home directory, and there is none.
-    """
-    path = data_dir or os.environ.get("TFDS_DATA_DIR") or constants.DATA_DIR
-    try:
-        return Path(path).expanduser()
-    except RuntimeError as error:
-        raise ConfigError(
-            "there is no home directory to look for data sets in: set TFDS_DATA_DIR, "
-            "or HOME"
-        ) from error
-
-
-def find(
-    name: str,
-    *,
-    data_dir: str = "",
-    archive_dir: str = "",
-    report: Callable[[str], None] = print,
-) -> tfds.core.DatasetBuilder:
-    """Finds (or prepares, for CIFAR-10 and CIFAR-100) a data set; returns its builder.
-
-    Args and errors are those of `load`.
-    """
-    if not (match := _NAME.fullmatch(name)):
-        raise ConfigError(
-            f"data.name={name!r} is no name of a TFDS data set: those look like "
-            "cifar10, imagenette/320px-v2 or cifar10:3.0.2"
-        )
-    if data_dir and not Path(data_dir).expanduser().is_dir():
-        raise ConfigError(
-            f"data.data_dir={data_dir} does not exist: make it, or correct it"
-        )
-    path, version = match["path"], match["version"]
-    if path == "cifar10_sample":
-        if not _versions(SAMPLE_DIR / path, version):
-            raise RunError(
-                f"{name} is not in {SAMPLE_DIR}: it comes with a checkout of the "
-                "repository, not with an installed package"
-            )
-        return _open(SAMPLE_DIR / path, version)
-    root = directory(data_dir)
-    if not _versions(root / path) and path in cifar10.BUILDERS:
-        archives = archive_dir or None
-        cifar10.prepare(root, name=path, archive_dir=archives, report=report)
-    if not _versions(root / path, version):
-        there = ", ".join(sorted(p.name for p in root.glob("*") if _versions(p)))
-        raise ConfigError(
-            f"data.name={name!r} is not in {root} (there: {there or 'none'}); prepare "
-            f"it (with TensorFlow) by `tfds build {name} --file_format=array_record "
-            f"--data_dir={root}`, or name another directory with --config.data.data_dir"
-        )
-    return _open(root / path, version)
-
-
-def _versions(path: Path, version: str | None = None) -> list[Path]:
-    """Returns the directories of prepared versions, or of this one, oldest first."""
-    prepared = [p.parent for p in path.glob(f"{version or '*'}/dataset_info.json")]
-    number = lambda p: [int(n) for n in p.name.split(".") if n.isdigit()]
-    return sorted(prepared, key=number)
-
-
-def _open(path: Path, version: str | None) -> tfds.core.DatasetBuilder:
-    """Returns the builder of this version below `path`, or of the newest."""
-    try:
-        builder = tfds.builder_from_directory(_versions(path, version)[-1])
-    except Exception as error:
-        raise RunError(f"{path} is not a readable TFDS data set: {error}") from error
-    form = builder.info.file_format
-    if form is not tfds.core.FileFormat.ARRAY_RECORD:
-        raise ConfigError(
-            f"{builder.data_path} holds {form.value if form else 'unknown'} files, "
-            "which need TensorFlow; prepare it with --file_format=array_record"
-        )
-    return builder
-
-
-def _point_to(spans: Spans, fetch: Callable[[str], tfds_reader.Reader]) -> Streamed:
+def _point_to(spans: Spans, fetch: Callable[[str], Reader], **how: Any) -> Streamed:
     """Points to the records of `spans` on disk, in the same order as `_gather`."""
     readers = tuple(fetch(split) for split in spans)
     part = np.repeat(np.arange(len(spans)), [len(span) for span in spans.values()])
-    return Streamed(readers, part, np.concatenate(list(spans.values())))
+    return Streamed(readers, part, np.concatenate(list(spans.values())), **how)

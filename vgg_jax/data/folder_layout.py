@@ -9,12 +9,13 @@ from vgg_jax.errors import ConfigError
 Splits = Mapping[str, Mapping[str, Sequence[Path]]]  # split -> class -> files
 
 
-def find(images: Path) -> Splits:
+def find(images: Path, field: str = "--images") -> Splits:
     """Returns the files below a directory by split and class, without hidden ones.
 
     Args:
         images: holds one directory per class, or one per split with one per class. A
             directory of classes alone is the split "train".
+        field: what is set to it, for the messages.
 
     Raises:
         ConfigError: there is no such directory, it has fewer than two classes, a class
@@ -22,7 +23,7 @@ def find(images: Path) -> Splits:
             split has a class that train has not.
     """
     if not images.is_dir():
-        raise ConfigError(f"--images={images} is not a directory")
+        raise ConfigError(f"{field}={images} is not a directory")
     names = [path.name for path in _below(images)]
     roots = {n: images / n for n in names} if "train" in names else {"train": images}
     splits = {
@@ -31,7 +32,7 @@ def find(images: Path) -> Splits:
     }
     if (count := len(splits["train"])) < 2:
         raise ConfigError(
-            f"--images={images} has {count} class folders, two or more are "
+            f"{field}={images} has {count} class folders, two or more are "
             "needed: <images>/<class>/ or <images>/<split>/<class>/, one split 'train'"
         )
     _check(splits, roots)

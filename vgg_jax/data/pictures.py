@@ -1,7 +1,10 @@
 """One picture of any kind: its pixels as 8 bits per channel, at one size."""
 
+import contextlib
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import PIL.Image
@@ -78,17 +81,37 @@ def fit(picture: PIL.Image.Image, size: int) -> PIL.Image.Image:
     return picture.crop((left, top, left + size, top + size))
 
 
+def upright(picture: PIL.Image.Image) -> PIL.Image.Image:
+    """Decodes a picture and returns it as its camera was held, in RGB.
+
+    Raises:
+        ValueError: there is no conversion; see `eight_bits`.
+    """
+    picture.load()
+    PIL.ImageOps.exif_transpose(picture, in_place=True)
+    return rgb(picture)
+
+
 def read(file: str | Path, size: int) -> np.ndarray:
     """Returns a picture in a file, uint8 `[size, size, 3]`, upright, RGB, by `fit`.
 
     Raises:
         ValueError: it is no picture that has a conversion to RGB; the message is why.
     """
+    with opened(file) as picture:
+        return np.asarray(fit(upright(picture), size))
+
+
+@contextlib.contextmanager
+def opened(file: str | Path | IO[bytes]) -> Iterator[PIL.Image.Image]:
+    """Opens a picture; whatever is wrong with it, while it is used, is a `ValueError`.
+
+    Raises:
+        ValueError: it is no picture, or a damaged one; the message is why.
+    """
     try:
         with PIL.Image.open(file) as picture:
-            picture.load()
-            PIL.ImageOps.exif_transpose(picture, in_place=True)
-            return np.asarray(fit(rgb(picture), size))
+            yield picture
     except PIL.UnidentifiedImageError as error:
         raise ValueError("it has no format that Pillow reads") from error
     except MemoryError as error:

@@ -1,7 +1,8 @@
 """Which records of a data set are for training, for validation, for the test."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -15,11 +16,12 @@ _SEED, _SHARE = 42, 0.2
 Spans = dict[str, np.ndarray]  # name of a whole split -> record numbers, int64 [N]
 
 
-def spans_of(builder: tfds.core.DatasetBuilder, spec: str, field: str) -> Spans:
+def spans_of(name: str, counts: Mapping[str, Any], spec: str, field: str) -> Spans:
     """Returns the record numbers of a TFDS split, by the name of the whole split.
 
     Args:
-        builder: a prepared data set.
+        name: of the data set, for messages.
+        counts: its whole splits, each with its `num_examples`, as TFDS has them.
         spec: "train", "train[:90%]", "train+test[:100]".
         field: what is set to it, for the message.
 
@@ -27,22 +29,20 @@ def spans_of(builder: tfds.core.DatasetBuilder, spec: str, field: str) -> Spans:
         ConfigError: there is no such split, or it is empty.
     """
     try:
-        parts = tfds.core.ReadInstruction.from_spec(spec).to_absolute(
-            builder.info.splits
-        )
+        parts = tfds.core.ReadInstruction.from_spec(spec).to_absolute(counts)
     except Exception as error:
-        known, said = ", ".join(builder.info.splits), " ".join(str(error).split())
+        known, said = ", ".join(counts), " ".join(str(error).split())
         raise ConfigError(
-            f"{field}={spec!r} is not a split of {builder.name} ({said}); it has: "
+            f"{field}={spec!r} is not a split of {name} ({said}); it has: "
             f"{known}; slices look like 'train[:90%]'"
         ) from error
     slices: dict[str, list[np.ndarray]] = {}
     for part in parts:
-        whole = np.arange(builder.info.splits[part.splitname].num_examples)
+        whole = np.arange(counts[part.splitname].num_examples)
         slices.setdefault(part.splitname, []).append(whole[part.from_ : part.to])
     spans = {split: np.concatenate(arrays) for split, arrays in slices.items()}
     if not sum(map(len, spans.values())):
-        raise ConfigError(f"{field}={spec!r} of {builder.name} is empty")
+        raise ConfigError(f"{field}={spec!r} of {name} is empty")
     return spans
 
 
@@ -76,7 +76,7 @@ def sklearn_80_20(
 
 
 def digest(
-    builder: tfds.core.DatasetBuilder, spans: Spans, ids_of: Callable[[str], np.ndarray]
+    counts: Mapping[str, Any], spans: Spans, ids_of: Callable[[str], np.ndarray]
 ) -> str:
     """Returns a SHA-256 of which examples a split has, in their order.
 
@@ -84,7 +84,7 @@ def digest(
     and the numbers of the records.
 
     Args:
-        builder: a prepared data set.
+        counts: as for `spans_of`.
         spans: the records.
         ids_of: as for `sklearn_80_20`.
     """
@@ -93,7 +93,7 @@ def digest(
         if len(ids := ids_of(split)):
             total.update(b"".join(name + b"\0" for name in ids[numbers].tolist()))
         else:
-            info = builder.info.splits[split]
+            info = counts[split]
             files = f"{split} {info.shard_lengths} {info.num_bytes} "
             total.update(files.encode() + numbers.astype("<i8").tobytes())
     return total.hexdigest()

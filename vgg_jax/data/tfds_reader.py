@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import PIL.Image
 import tensorflow_datasets as tfds
 
 from vgg_jax.data import decoded_cache, pictures
+from vgg_jax.data.framing import Centre, Frame
 from vgg_jax.errors import ConfigError, RunError, UserError
 
 _CHUNK = 500  # records read at once
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # of Pillow, by the number of channels
 _LONG = 5000  # records; the progress of decoding more is reported ...
 _REPORTS = 10  # ... this many times
 # Control characters, lone surrogates, line and paragraph separators.
@@ -33,6 +34,20 @@ class Records(NamedTuple):
     images: np.ndarray
     labels: np.ndarray
     ids: np.ndarray
+
+
+class Encoded(NamedTuple):
+    """A picture that is not decoded yet.
+
+    Attributes:
+        data: for the `decode` of the reader that it is from.
+        label: of its class.
+        name: by which a person finds it.
+    """
+
+    data: Any
+    label: int
+    name: str
 
 
 def read(
@@ -206,18 +221,27 @@ class Reader:
         builder: a prepared data set of images with class labels.
         split: name of a split, without slices.
         size: height and width in pixels that the network sees; see `shape_of`.
+        scale: pixels of the smaller side of a picture, of which `size` are cut out; 0:
+            `size`, and images that are smaller stay as they are.
 
     Attributes:
         shape: `(H, W, C)` of every image.
+        framing: what is cut out of every picture; None: they are whole.
+        name: what a picture is called by, before its number.
 
     Raises:
         ConfigError: the set is not for image classification, or `size` is missing.
     """
 
     shape: tuple[int, int, int]
+    framing: Centre | None
 
     def __init__(
-        self, builder: tfds.core.DatasetBuilder, split: str, size: int = 0
+        self,
+        builder: tfds.core.DatasetBuilder,
+        split: str,
+        size: int = 0,
+        scale: int = 0,
     ) -> None:
         self._image, self._label = _check_features(builder, size)
         # TFDS' logging decorator hides the signature of `as_data_source`.
@@ -225,8 +249,11 @@ class Reader:
             split,  # pyright: ignore[reportCallIssue]
             decoders={self._image: tfds.decode.SkipDecoding()},
         )
-        self.shape = shape_of(builder, size)
-        self._size = 0 if self.shape == _features(builder)[self._image].shape else size
+        stored = _features(builder)[self._image].shape
+        channels = stored[-1]
+        self.shape = (size, size, channels) if scale else shape_of(builder, size)
+        self.framing = None if self.shape == stored else Centre(size, scale)
+        self.name = f"{builder.name} {split}"
         pictures.accept_large()
 
     def __len__(self) -> int:
@@ -236,10 +263,21 @@ class Reader:
         """Decodes the records of these numbers, in the order given."""
         encoded = self._source.__getitems__([int(n) for n in numbers])
         images = np.empty((len(encoded), *self.shape), np.uint8)
+        frame = self.framing and self.framing.at(0)
         for image, record in zip(images, encoded, strict=True):
-            image[:] = self._picture(record[self._image])
+            image[:] = self.decode(record[self._image], frame)
         labels = np.array([record[self._label] for record in encoded], np.int32)
         return Records(images, labels, _ids(encoded))
+
+    def encoded(self, numbers: Iterable[int] | np.ndarray) -> list[Encoded]:
+        """Returns the records of these numbers, undecoded."""
+        numbers = [int(n) for n in numbers]
+        return [
+            Encoded(record[self._image], record[self._label], f"{self.name} {n}")
+            for n, record in zip(
+                numbers, self._source.__getitems__(numbers), strict=True
+            )
+        ]
 
     def ids(self, numbers: Iterable[int]) -> np.ndarray:
         """Returns `Records.ids` of these records without decoding an image."""
@@ -250,12 +288,21 @@ class Reader:
         count = len(self)
         return [range(i, min(i + _CHUNK, count)) for i in range(0, count, _CHUNK)]
 
-    def _picture(self, data: bytes) -> np.ndarray:
-        mode = {1: "L", 3: "RGB", 4: "RGBA"}[self.shape[-1]]
-        with PIL.Image.open(io.BytesIO(data)) as picture:
-            picture = pictures.eight_bits(picture).convert(mode)
-            picture = pictures.fit(picture, self._size) if self._size else picture
-            return np.asarray(picture).reshape(self.shape)
+    def decode(self, data: bytes, frame: Frame | None) -> np.ndarray:
+        """Returns the pixels of a record, uint8 `[H, W, C]`.
+
+        Args:
+            data: as in `Encoded`.
+            frame: what is cut out of it; None: nothing.
+
+        Raises:
+            ValueError: it is no picture; the message is why.
+        """
+        channels = self.shape[-1]
+        with pictures.opened(io.BytesIO(data)) as picture:
+            picture = pictures.eight_bits(picture).convert(_MODES[channels])
+            picture = frame.cut(picture) if frame else picture
+            return np.asarray(picture).reshape(picture.height, picture.width, channels)
 
 
 def _ids(records: Sequence[dict[str, Any]]) -> np.ndarray:

@@ -1,14 +1,18 @@
 """Image transforms that run on the device, inside jit, from a key.
 
-Training: crop with padding, flip, resize, normalise, cutout, in that order. Evaluation:
-resize and normalise only.
+Training: crop (of a scaled image, or with padding), flip, shift of the colours, resize,
+normalise, cutout, in that order. Evaluation: scale or resize, and normalise only.
 """
 
 import dataclasses
+from collections.abc import Sequence
+from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
 
+from vgg_jax.data.colour_statistics import Components
+from vgg_jax.data.framing import tested_at
 from vgg_jax.errors import choose
 from vgg_jax.fields import Rule, check, field, in_range, one_of
 from vgg_jax.nn.preprocessing import (
@@ -20,8 +24,11 @@ from vgg_jax.nn.preprocessing import (
     normalize,
     resize,
 )
+from vgg_jax.training import scaled_crop
+from vgg_jax.training.colour_shift import ColourShift
 
 CROP_MODES = {"zero": "constant", "reflect": "reflect"}
+_COLOUR = 3  # number of the key for the colours, after those that are split off
 FLIPS = ("none", "random", "alternating")
 
 
@@ -71,15 +78,32 @@ def _preprocessing() -> Rule:
     return Rule(lambda x: isinstance(x, Preprocessing) or x in names, text)
 
 
+def _scales() -> Rule:
+    rising = lambda x: all(a < b for a, b in pairwise([0, *x])) and len(x) <= 2
+    return Rule(rising, "one side in pixels, or the least and the most")
+
+
+def _colour() -> Rule:
+    return Rule(lambda x: isinstance(x, ColourShift) or 0 <= x <= 1, "in [0, 1]")
+
+
 @dataclasses.dataclass(frozen=True)
 class Augment:
     """What is done to images, in training and in evaluation.
 
     Attributes:
+        scales: pixels of an image's smaller side, once scaled, of which training sees
+            a random square of `resize`: one number, or the least and the most, between
+            which it is uniform; evaluation sees the centre of the middle scale. Empty:
+            images are not scaled so. What is decoded from disk comes cut like that
+            (`data.framing`), and `recipe.build` leaves it empty then.
         crop: padding of the random crop in pixels; 0 is off.
         crop_mode: "zero" or "reflect".
         flip: "none", "random" (a fair coin each time) or "alternating" (airbench: a
             coin in the first epoch, then every other epoch the other way round).
+        colour: strength of a random shift along the principal components of the
+            colours (`ColourShift`), for which `recipe.build` puts that in its place; 0
+            is off.
         cutout: side of the zeroed square in pixels; 0 is off.
         resize: height and width the network sees; 0 keeps the data set's.
         normalize: one of `preprocessing.PREPROCESSING`, or its name. "data" stands for
@@ -94,9 +118,11 @@ class Augment:
     (2, 64, 64, 3)
     """
 
+    scales: Sequence[int] = field((), _scales())
     crop: int = field(0, in_range(0))
     crop_mode: str = field("zero", one_of(CROP_MODES))
     flip: str = field("none", one_of(FLIPS))
+    colour: float | ColourShift = field(0.0, _colour())
     cutout: int = field(0, in_range(0))
     resize: int = field(0, in_range(0))
     normalize: str | Preprocessing = field("unit", _preprocessing())
@@ -109,6 +135,11 @@ class Augment:
         """The numbers to normalise with, where no name stands for them."""
         known = self.normalize
         return None if isinstance(known, str) else known.statistics
+
+    @property
+    def components(self) -> Components | None:
+        """The directions in which the colours are shifted, where they are."""
+        return getattr(self.colour, "components", None)
 
     def train(
         self,
@@ -129,7 +160,9 @@ class Augment:
             epoch: int32 scalar.
         """
         crop_key, flip_key, cutout_key = jax.random.split(key, 3)
-        if self.crop:
+        if self.scales:
+            images = scaled_crop.random(crop_key, images, self.scales, self.resize)
+        elif self.crop:
             images = random_crop(crop_key, images, self.crop, self.crop_mode)
         if self.flip != "none":
             if self.flip == "random":
@@ -138,9 +171,13 @@ class Augment:
                 mirror = _coins(run_key, index) ^ (epoch % 2 == 1)
             mirror = mirror[:, None, None, None]
             images = jnp.where(mirror, images[:, :, ::-1], images)
-        images = self.evaluate(images)
+        if isinstance(self.colour, ColourShift):
+            images = self.colour(jax.random.fold_in(key, _COLOUR), images)
+        images = normalize(resize(images, self.resize), self.normalize)
         return cutout(cutout_key, images, self.cutout) if self.cutout else images
 
     def evaluate(self, images: jax.Array) -> jax.Array:
         """Returns normalised images, float32 `[B, size, size, C]`."""
+        if self.scales:
+            images = scaled_crop.central(images, tested_at(self.scales), self.resize)
         return normalize(resize(images, self.resize), self.normalize)

@@ -17,7 +17,16 @@ def check(config: "Config") -> None:
     Raises:
         ConfigError: two values contradict each other.
     """
-    for rule in (_averages, _decay, _validation, _size, _normalize, _shards):
+    for rule in (
+        _averages,
+        _decay,
+        _validation,
+        _size,
+        _scales,
+        _workers,
+        _normalize,
+        _shards,
+    ):
         rule(config)
 
 
@@ -64,6 +73,31 @@ def _size(config: "Config") -> None:
         raise ConfigError(
             f"augment.resize={config.augment.resize} is too small: configuration "
             f"{config.model.variant} needs at least {least}x{least} pixels"
+        )
+
+
+def _scales(config: "Config") -> None:
+    augment = config.augment
+    if not augment.scales:
+        return
+    if not 0 < augment.resize <= min(augment.scales):
+        raise ConfigError(
+            f"augment.scales={tuple(augment.scales)} are of pictures of which "
+            f"augment.resize={augment.resize} pixels are cut out: set augment.resize "
+            f"to what the network sees, from 1 to {min(augment.scales)}"
+        )
+    if augment.crop:
+        raise ConfigError(
+            f"augment.crop={augment.crop} and augment.scales={tuple(augment.scales)} "
+            "are two random crops: set crop to 0, or scales to ()"
+        )
+
+
+def _workers(config: "Config") -> None:
+    if config.data.workers and not config.data.streams:
+        raise ConfigError(
+            f"data.workers={config.data.workers} does nothing for images in memory: "
+            "leave it at its default, 0, or set data.stream=True"
         )
 
 

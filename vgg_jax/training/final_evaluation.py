@@ -44,6 +44,7 @@ def final_evaluation(session: Session, state: TrainState) -> dict[str, Any] | No
     logits, labels = jnp.asarray(test.logits), jnp.asarray(test.labels)
     confusion = np.asarray(metrics.confusion(logits, labels))
     rows = metric_log.read(session.workdir)
+    augment = session.recipe.augment
     return {
         "test": {
             "count": test.count,
@@ -59,7 +60,7 @@ def final_evaluation(session: Session, state: TrainState) -> dict[str, Any] | No
         "step": int(state.step),
         "seconds": sum(row["seconds"] for row in rows if row["kind"] == "epoch"),
         "environment": machine.environment(session.mesh.size),
-        "data": description(session.dataset, session.recipe.augment.measured),
+        "data": description(session.dataset, augment.measured, augment.components),
         **({"init": session.init} if session.init else {}),
         "set_aside": _set_aside(session.workdir),
     }

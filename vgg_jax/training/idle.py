@@ -7,6 +7,7 @@ value that somebody believes in.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from vgg_jax.data.picture_folder import PREFIX
 from vgg_jax.errors import ConfigError
 from vgg_jax.runs.workdir import flatten
 
@@ -44,7 +45,11 @@ _PLATEAU = _one_of("schedule.name", "plateau")
 _VALIDATION = Need(
     "data.validation", lambda x: x != "none", "data.validation=sklearn_80_20"
 )
-_FILES = Need("data.name", lambda x: x != "cifar10_sample", "another data.name")
+_FILES = Need(
+    "data.name",
+    lambda x: x != "cifar10_sample" and not x.startswith(PREFIX),
+    "another data.name",
+)
 
 _PATH = Need("init.path", bool, "init.path to a run or a file")
 

@@ -270,5 +270,6 @@ def _end_epoch(session: Session, state: TrainState) -> TrainState:
     session.metric_log.write("epoch", row)
     best = session.save(state, validation and validation._asdict())
     session.display.row(row, best=best)
+    session.tell_damaged()
     session.epoch_began = time.monotonic()
     return state

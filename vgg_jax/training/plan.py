@@ -244,9 +244,9 @@ def _compiled(config: Config, mesh: Mesh, classes: int, size: int) -> Any:
     names = tuple(map(str, range(classes)))
     dataset = Dataset(config.data.name, names, split, None, split)
     some = next(iter(PREPROCESSING))  # any numbers make the same program
-    config = dataclasses.replace(
-        config, augment=dataclasses.replace(config.augment, normalize=some)
-    )
+    scales = () if config.data.streams else config.augment.scales
+    augment = dataclasses.replace(config.augment, normalize=some, scales=scales)
+    config = dataclasses.replace(config, augment=augment)
     what = recipe.build(config, dataset, _STEPS)
     train_step: Any = step.compiled(what, mesh, config.mesh.state)[0]
     state = jax.eval_shape(

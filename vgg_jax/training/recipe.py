@@ -4,11 +4,13 @@ import dataclasses
 
 from vgg_jax.data import colour_statistics
 from vgg_jax.data.datasets import Dataset
+from vgg_jax.data.streaming import Streamed
 from vgg_jax.errors import ConfigError
 from vgg_jax.nn import architecture
 from vgg_jax.nn.preprocessing import INIT, OWN, Preprocessing
 from vgg_jax.training import weight_averaging
 from vgg_jax.training.augment import Augment
+from vgg_jax.training.colour_shift import ColourShift
 from vgg_jax.training.config import Config
 from vgg_jax.training.step import Recipe
 
@@ -87,19 +89,31 @@ def _check_sizes(augment: Augment, dataset: Dataset, variant: str) -> None:
 def _augment(
     config: Config, dataset: Dataset, adopted: Preprocessing | None
 ) -> Augment:
-    """Returns the config's, with the numbers that "data" or "init" stands for."""
-    if config.augment.normalize == INIT:
+    """Returns the config's, with the numbers that stand in the data set or in `init`.
+
+    What is decoded from disk comes cut out of scaled pictures already.
+    """
+    augment = config.augment
+    if isinstance(dataset.train, Streamed):
+        augment = dataclasses.replace(augment, scales=())
+    if augment.normalize == INIT:
         if adopted is None:
             raise ConfigError(
                 f"augment.normalize={INIT!r} stands for what the network of init.path "
                 "expects, and none was read"
             )
-        return dataclasses.replace(config.augment, normalize=adopted)
-    if config.augment.normalize != OWN:
-        return config.augment
-    statistics = colour_statistics.of_split(dataset.train)
-    own = Preprocessing(*statistics)
-    return dataclasses.replace(config.augment, normalize=own)
+        augment = dataclasses.replace(augment, normalize=adopted)
+    if augment.normalize != OWN and not augment.colour:
+        return augment
+    moments = colour_statistics.of_training(dataset)
+    if augment.normalize == OWN:
+        own = Preprocessing(*colour_statistics.statistics(moments))
+        augment = dataclasses.replace(augment, normalize=own)
+    if isinstance(augment.colour, float | int) and augment.colour:
+        components = colour_statistics.components(moments)
+        shift = ColourShift(float(augment.colour), components)
+        augment = dataclasses.replace(augment, colour=shift)
+    return augment
 
 
 def _average(config: Config, total_steps: int) -> weight_averaging.Average | None:

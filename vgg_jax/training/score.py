@@ -65,7 +65,9 @@ def score(
         start = init_from.Start(facts=newest(workdir).init)
         say = partial(progress.say, console)
         dataset, recipe, _ = prepare(config, say, start.preprocessing)
-        check_data(workdir, description(dataset, recipe.augment.measured))
+        augment = recipe.augment
+        data = description(dataset, augment.measured, augment.components)
+        check_data(workdir, data)
         init = partial(
             step.init,
             recipe,

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -13,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 from rich.console import Console
 
-from vgg_jax import machine, memory, processes
+from vgg_jax import files, machine, memory, processes
 from vgg_jax import mesh as meshes
 from vgg_jax.data import batches, datasets, on_device
 from vgg_jax.data.description import description
@@ -51,6 +52,8 @@ from vgg_jax.training.recipe import build
 # Steps dispatched ahead of the one whose metrics are read. On CPU each takes its memory
 # at once, as much as the one before, and gains nothing.
 IN_FLIGHT = {"cpu": 0, "gpu": 4, "tpu": 4}
+_CLASSES = "classes.txt"  # of a workdir: a name per line, in the order of the labels
+_DAMAGED = 10  # pictures that are named at the end of an epoch
 _WHITENED = 250  # images normalised at once for the whitening layer
 
 
@@ -81,6 +84,7 @@ class Session:
         whole = meshes.whole(self.mesh)
         self.gather = jax.jit(lambda tree: tree, out_shardings=whole)
         self.saved_at = time.monotonic()
+        self.told: set[str] = set()
 
     def evaluate(self, name: str, variables: Any) -> Evaluation | None:
         """Evaluates the split `name`; None if a signal came meanwhile."""
@@ -100,6 +104,16 @@ class Session:
         )
         memory.give_back()
         return evaluation
+
+    def tell_damaged(self) -> None:
+        """Names pictures that could not be decoded, each once."""
+        met = dict(self.dataset.damaged)
+        new = {name: why for name, why in met.items() if name not in self.told}
+        self.told |= new.keys()
+        for name, why in itertools.islice(new.items(), _DAMAGED):
+            self.display.say(f"damaged picture {name}: {why}")
+        if len(new) > _DAMAGED:
+            self.display.say(f"and {len(new) - _DAMAGED:,} more damaged pictures")
 
     def save_is_due(self) -> bool:
         """Returns whether the last save is long enough ago; all processes hear yes."""
@@ -153,7 +167,8 @@ def prepare(
         adopted: of the network that the run starts from, if it does.
     """
     source = dataclasses.asdict(config.data)
-    dataset = datasets.load(**source, size=config.augment.resize, report=report)
+    shown = {"size": config.augment.resize, "scales": config.augment.scales}
+    dataset = datasets.load(**source, **shown, report=report)
     steps = batches.steps_per_epoch(
         len(dataset.train), config.batch_size, config.remainder
     )
@@ -251,7 +266,8 @@ def opened(
     dataset, recipe, steps = processes.in_turn(
         lambda: prepare(config, say, start.preprocessing)
     )
-    data = description(dataset, recipe.augment.measured)
+    augment = recipe.augment
+    data = description(dataset, augment.measured, augment.components)
     _check_data(workdir, data)
     budget.check(config, mesh, recipe.model.num_classes, dataset.train.image_shape)
     state, said = _first_state(config, recipe, dataset.train), ""
@@ -263,6 +279,8 @@ def opened(
         checkpoints, log, spent = follower.NoCheckpoints(), follower.NoLog(), 0.0
         if processes.is_first():
             write_config(workdir, dict(config.fields))
+            names = "".join(f"{name}\n" for name in dataset.classes)
+            files.write_atomically(workdir / _CLASSES, names)
             checkpoints = _checkpoints(config, workdir, data, start.facts, mesh)
             stack.push(partial(_close_checkpoints, checkpoints))
             state, spent = _resumed(checkpoints, state, say)

@@ -1,0 +1,75 @@
+"""The paper's random crop of a scaled picture, for images that are in memory.
+
+`data.framing` does the same to pictures that are decoded from disk, one by one; here it
+is done to a batch, inside `jax.jit`, from a key.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+
+def random(
+    key: jax.Array, images: jax.Array, scales: Sequence[int], size: int
+) -> jax.Array:
+    """Scales each image to a side of its own and cuts a square out at a random place.
+
+    Args:
+        key: PRNG key.
+        images: `[B, H, W, C]`, any range.
+        scales: pixels of the smaller side, once scaled: one number, or the least and
+            the most, between which it is uniform.
+        size: side of the square in pixels.
+
+    Returns:
+        float32 `[B, size, size, C]`.
+    """
+    scale_key, place_key = jax.random.split(key)
+    count = (len(images),)
+    scale = jax.random.randint(scale_key, count, min(scales), max(scales) + 1)
+    return cut(images, scale, size, jax.random.uniform(place_key, (*count, 2)))
+
+
+def central(images: jax.Array, scale: int, size: int) -> jax.Array:
+    """Scales images and cuts out their centres, as `framing.Centre`.
+
+    Args:
+        images: `[B, H, W, C]`, any range.
+        scale: pixels of the smaller side, once scaled.
+        size: side of the square in pixels.
+
+    Returns:
+        float32 `[B, size, size, C]`.
+
+    >>> central(jnp.ones((2, 32, 40, 3)), 36, 32).shape
+    (2, 32, 32, 3)
+    """
+    count = len(images)
+    return cut(images, jnp.full(count, scale), size, jnp.full((count, 2), 0.5))
+
+
+def cut(images: jax.Array, scale: jax.Array, size: int, place: jax.Array) -> jax.Array:
+    """Scales images, bilinear and antialiased, and cuts out squares (`framing.Frame`).
+
+    Args:
+        images: `[B, H, W, C]`.
+        scale: int `[B]`, pixels of the smaller side, once scaled.
+        size: side of the square in pixels.
+        place: float `[B, 2]`, where the square lies, from 0 (top, left) to 1.
+
+    Returns:
+        float32 `[B, size, size, C]`.
+    """
+    sides = jnp.asarray([images.shape[1:3]], jnp.float32)  # [1, 2]
+    smaller = scale[:, None].astype(jnp.float32)  # [B, 1]
+    scaled = jnp.maximum(jnp.round(sides * smaller / sides.min()), smaller)
+    first = jnp.maximum(jnp.ceil(place * (scaled - size + 1)) - 1, 0)
+
+    def one(image: jax.Array, factor: jax.Array, first: jax.Array) -> jax.Array:
+        shape = (size, size, image.shape[-1])
+        return jax.image.scale_and_translate(
+            image, shape, (0, 1), factor, -first, "linear", antialias=True
+        )
+
+    return jax.vmap(one)(images.astype(jnp.float32), scaled / sides, first)
