@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vgg_jax.errors import ConfigError
-from vgg_jax.nn.dense import activation_map
+from vgg_jax.nn.dense import activation_map, class_scores
 from vgg_jax.nn.vgg import VGG
 
 HEADS = ("paper", "adaptive", "compact")
@@ -21,7 +21,7 @@ compiled_map = jax.jit(activation_map, static_argnums=(0, 3))
 
 def network(head, size, variant=POINTWISE, **fields):
     hidden = {} if head == "compact" else {"hidden": (12, 9), "dropout": 0.5}
-    model = VGG(variant, 5, head=head, conv="lax", **(hidden | fields))
+    model = VGG(variant, 5, head=head, **({"conv": "lax"} | hidden | fields))
     images = jax.random.normal(jax.random.key(1), (2, *size, 3))
     return model, jax.jit(model.init)(jax.random.key(0), images), images
 
@@ -75,3 +75,61 @@ def test_what_cannot_be_applied(trained, seen, last, message):
     model, variables, _ = network("paper", trained)
     with pytest.raises(ConfigError, match=message):
         activation_map(model, variables, jnp.zeros((1, *seen, 3)), last)
+
+
+PADDED = {
+    "paper": {"variant": "conv3-8 conv1-8 | conv3-16 conv3-16 |"},
+    "paper, one more pixel": {"variant": "conv3-8 | conv3-16 |", "at": (30, 31)},
+    "adaptive": {"variant": "conv3-8 | conv3-16 |", "head": "adaptive"},
+    "compact": {"variant": "conv3-8 | conv3-16 |", "head": "compact"},
+    "LRN": {"variant": "conv3-8 LRN | conv3-16 |"},
+    "batch norm": {"variant": "conv3-8 conv3-8 | conv3-16 |", "batch_norm": True},
+    "early pool": {
+        "variant": "conv3-8 | conv3-8 conv3-16 |",
+        "batch_norm": True,
+        "pool_early": True,
+    },
+    "average pool": {"variant": "conv3-8 | conv3-16 |", "pool": "average"},
+    "5x5": {"variant": "conv5-8 | conv5-16 |"},
+    "the fast convolutions": {"variant": "conv3-8 | conv3-16 |", "conv": "auto"},
+}
+
+
+@pytest.mark.parametrize("fields", PADDED.values(), ids=PADDED)
+def test_padding_makes_no_difference(fields):
+    """Images of several sizes in one shape, against each of them alone."""
+    fields = dict(fields)
+    at, head = fields.pop("at", (28, 28)), fields.pop("head", "paper")
+    model, variables, _ = network(head, at, **fields)
+    random = np.random.default_rng(0)
+    noise = lambda leaf: leaf + random.uniform(0.1, 0.5, leaf.shape).astype(leaf.dtype)
+    variables = jax.tree.map(noise, variables)  # biases and shifts that are not 0
+    sizes = np.array([(28, 28), (33, 47)], np.int32)
+    images = random.normal(size=(2, 48, 48, 3)).astype(np.float32)  # junk around them
+    scores = jax.jit(class_scores, static_argnums=0)
+    got = scores(model, variables, images, jnp.asarray(sizes))
+    for i, (height, width) in enumerate(sizes):
+        alone = images[i : i + 1, :height, :width]
+        wanted = compiled_map(model, variables, alone, "fc8")
+        np.testing.assert_allclose(
+            got[i : i + 1], wanted.mean((1, 2)), rtol=2e-4, atol=2e-4
+        )
+
+
+def test_inside_it_is_the_crops_and_at_the_borders_it_is_not():
+    """Section 3.2: crops are padded with zeros, a dense map with what is around them.
+
+    A window whose convolutions reach over the crop's edge sees other pixels there.
+    """
+    model, variables, _ = network("paper", (28, 28), "conv3-8 | conv3-16 |")
+    image = jax.random.normal(jax.random.key(2), (1, 60, 60, 3))
+    before = ("pool2", [(4 * i, 4 * j) for i in range(9) for j in range(9)])
+    dense_map = compiled_map(model, variables, image, before[0])
+    crops = jnp.concatenate([image[:, i : i + 28, j : j + 28] for i, j in before[1]])
+    maps = compiled_map(model, variables, crops, before[0])
+    for (i, j), own in zip(before[1], maps, strict=True):
+        part = dense_map[0, i // 4 : i // 4 + 7, j // 4 : j // 4 + 7]
+        # One pixel of conv1 and one of conv2, 1 + 2 of the image: one of the map.
+        np.testing.assert_allclose(part[1:-1, 1:-1], own[1:-1, 1:-1], atol=1e-5)
+        if 0 < i < 32 and 0 < j < 32:
+            assert np.abs(part - own).max() > 1e-2

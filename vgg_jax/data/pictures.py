@@ -74,11 +74,22 @@ def fit(picture: PIL.Image.Image, size: int) -> PIL.Image.Image:
     """
     if picture.size == (size, size):
         return picture
-    scale = size / min(picture.size)
-    wide, high = (max(size, round(side * scale)) for side in picture.size)
-    picture = picture.resize((wide, high), PIL.Image.Resampling.BILINEAR)
-    left, top = (wide - size) // 2, (high - size) // 2
+    picture = scale(picture, size)
+    left, top = ((side - size) // 2 for side in picture.size)
     return picture.crop((left, top, left + size, top + size))
+
+
+def scale(picture: PIL.Image.Image, size: int) -> PIL.Image.Image:
+    """Scales a picture isotropically, so that its smaller side has `size` pixels.
+
+    Bilinear, and antialiased where that makes it smaller. One whose smaller side has
+    that size stays as it is.
+    """
+    if min(picture.size) == size:
+        return picture
+    factor = size / min(picture.size)
+    wide, high = (max(size, round(side * factor)) for side in picture.size)
+    return picture.resize((wide, high), PIL.Image.Resampling.BILINEAR)
 
 
 def upright(picture: PIL.Image.Image) -> PIL.Image.Image:

@@ -8,20 +8,25 @@ of logits (or of descriptors), one for each window that the network was trained 
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
 from vgg_jax.errors import ConfigError
 from vgg_jax.nn import architecture
 from vgg_jax.nn.architecture import LayerSpec
-from vgg_jax.nn.vgg import VGG
+from vgg_jax.nn.vgg import VGG, Activations
 
 
 def activation_map(
-    model: VGG, variables: Mapping[str, Any], images: jax.Array, last: str = "fc8"
+    model: VGG,
+    variables: Mapping[str, Any],
+    images: jax.Array,
+    last: str = "fc8",
+    sizes: jax.Array | None = None,
 ) -> jax.Array:
     """Returns the activation of a layer as a map, whatever the size of the images.
 
@@ -35,6 +40,10 @@ def activation_map(
         variables: its weights.
         images: float `[B, H, W, C]`, normalised.
         last: the layer, by our name; nothing after it is computed.
+        sizes: int `[B, 2]`, height and width of each image, of which the rest is
+            padding at the right and the bottom; None: all of them are whole. Inside
+            (`class_scores` knows how far) the map is what the image alone would give:
+            what the padding becomes is set to zero after every layer.
 
     Returns:
         `[B, h, w, features]` in the dtype of the model; logits are float32.
@@ -55,7 +64,10 @@ def activation_map(
     if not in_body(specs[-1]):
         raise ConfigError(f"last={last!r} has no map: name a layer before or after it")
     body = list(itertools.takewhile(in_body, specs))
-    x = model.apply(variables, images, last=body[-1].name)
+    if sizes is not None:
+        images = _inside(images, sizes)
+    with nn.intercept_methods(_blanking(body, sizes)):
+        x = model.apply(variables, images, last=body[-1].name)
     assert isinstance(x, jax.Array)
     for spec in specs[len(body) :]:
         if spec.kind == "relu":
@@ -63,6 +75,92 @@ def activation_map(
         elif spec.kind == "dense":
             x = _windowed(x, variables["params"][spec.name], spec, images, model)
     return model.logit_scale * x.astype(jnp.float32) if last == architecture.HEAD else x
+
+
+def class_scores(
+    model: VGG,
+    variables: Mapping[str, Any],
+    images: jax.Array,
+    sizes: jax.Array | None = None,
+) -> jax.Array:
+    """Returns the logits of whole images of any size: the mean of their class maps.
+
+    The paper's dense evaluation, section 3.2. At the size of training it is what the
+    network itself returns.
+
+    Args:
+        model: the network, with a head.
+        variables: its weights.
+        images: float `[B, H, W, C]`, normalised.
+        sizes: as for `activation_map`.
+
+    Returns:
+        float32 `[B, num_classes]`.
+
+    Raises:
+        ConfigError: the images are too small. What `sizes` says is not looked at.
+
+    >>> model = VGG("conv3-8 |", 10, hidden=(16,))
+    >>> variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 6, 6, 3)))
+    >>> class_scores(model, variables, jnp.zeros((2, 6, 10, 3))).shape
+    (2, 10)
+    """
+    scores = activation_map(model, variables, images, architecture.HEAD, sizes)
+    if sizes is None:
+        return scores.mean((1, 2))
+    lost = trained_size(model, variables) - architecture.least_size(model.variant)
+    halved = (sizes - lost) // architecture.least_size(model.variant)
+    halved = jnp.maximum(halved, 1)
+    inside = _inside(scores, halved)
+    count = halved.prod(1).astype(jnp.float32)
+    return inside.sum((1, 2)) / count[:, None]
+
+
+def trained_size(model: VGG, variables: Mapping[str, Any]) -> int:
+    """Returns the least height and width in pixels that the head can be applied to.
+
+    For a paper or an adaptive head that is the size of training, less what the pools
+    leave over; for a compact one, that of a single pixel after the last pool.
+
+    >>> model = VGG("conv3-8 | conv3-8 |", 10, hidden=(16,))
+    >>> variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 30, 30, 3)))
+    >>> trained_size(model, variables)
+    28
+    """
+    least = architecture.least_size(model.variant)
+    if model.head == "compact":
+        return least
+    first, channels = architecture.head_input(model.layers((least, least)))
+    rows = variables["params"][first]["kernel"].shape[0]
+    return math.isqrt(rows // channels) * least
+
+
+def _blanking(body: list[LayerSpec], sizes: jax.Array | None) -> Callable:
+    """Returns what sets activations to zero outside of the images, as they pass."""
+    shrunk: dict[str, int] = {}  # name of a layer -> pixels of the image per pixel
+    factor = 1
+    for spec in body:
+        factor *= 2 if spec.kind == "pool" else 1
+        if spec.kind in ("lrn", "relu", "pool"):
+            shrunk[spec.name] = factor
+
+    def intercept(call, args, kwargs, context):
+        if sizes is not None and isinstance(context.module, Activations):
+            name, x = args
+            if name in shrunk:
+                x = _inside(x, sizes // shrunk[name])
+            args = name, x
+        return call(*args, **kwargs)
+
+    return intercept
+
+
+def _inside(x: jax.Array, sizes: jax.Array) -> jax.Array:
+    """Returns `[B, h, w, C]` with zeros at and beyond the sizes `[B, 2]`."""
+    rows = jnp.arange(x.shape[1])[None] < sizes[:, :1]  # [B, h]
+    columns = jnp.arange(x.shape[2])[None] < sizes[:, 1:]  # [B, w]
+    inside = rows[:, :, None, None] & columns[:, None, :, None]
+    return jnp.where(inside, x, jnp.zeros((), x.dtype))
 
 
 def _windowed(

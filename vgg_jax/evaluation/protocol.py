@@ -1,0 +1,195 @@
+"""The paper's testing protocol: dense, multi-crop and multi-scale evaluation, fusion.
+
+Section 3.2 of Simonyan & Zisserman (2014). A picture is scaled so that its smaller side
+has Q pixels, for one Q or several. Densely, the dense layers are applied as
+convolutions to the whole, uncropped picture and the class map is averaged over space;
+with crops, the network sees a 5x5 grid of squares of its own size. Soft-max posteriors
+are averaged: over the picture and its mirror image, over crops, over scales, over the
+two ways, and over networks (fusion).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from vgg_jax.errors import ConfigError, choose
+from vgg_jax.evaluation.metrics import Sums
+from vgg_jax.evaluation.posteriors import Posteriors
+from vgg_jax.evaluation.scaled_pictures import Pictures, read_ahead
+from vgg_jax.evaluation.ways import PROTOCOLS
+from vgg_jax.interop.network import HEAD, Network
+from vgg_jax.nn import dense
+
+PIXELS = 3_000_000  # per batch: 60 crops of 224
+
+
+class Score(NamedTuple):
+    """What a network, or several together, say of pictures.
+
+    Attributes:
+        posteriors: float32 `[N, K]`, each row a distribution; uniform for a damaged
+            picture.
+        top1, top5: errors, shares of the pictures in [0, 1]; a damaged one is an error,
+            and a tie counts against the network.
+    """
+
+    posteriors: np.ndarray
+    top1: float
+    top5: float
+
+    def best(self, number: int, count: int = 5) -> list[tuple[int, float]]:
+        """Returns the most probable classes of a picture, as number and posterior.
+
+        >>> Score(np.float32([[0.25, 0.5, 0.25]]), 0.0, 0.0).best(0, 2)
+        [(1, 0.5), (0, 0.25)]
+        """
+        row = self.posteriors[number]
+        chosen = np.argsort(-row, kind="stable")[:count]
+        return [(int(k), float(row[k])) for k in chosen]
+
+
+class Result(NamedTuple):
+    """The scores of networks on pictures.
+
+    Attributes:
+        scores: one per network, in order.
+        fusion: of all of them together; of one it is its own.
+        labels: int32 `[N]`; -1 for a damaged picture.
+        damaged: why a picture could not be read, by its number.
+        cut: numbers of the pictures that are longer than 8:1, of which the centre was
+            seen.
+        programs: number of programs that were compiled.
+    """
+
+    scores: list[Score]
+    fusion: Score
+    labels: np.ndarray
+    damaged: dict[int, str]
+    cut: list[int]
+    programs: int
+
+
+def evaluate(
+    networks: Sequence[Network],
+    source: Pictures,
+    *,
+    protocol: str = "dense",
+    scales: Sequence[int] = (),
+    flip: bool = False,
+    pixels: int = PIXELS,
+    report: Callable[[int], None] = lambda pictures_seen: None,
+) -> Result:
+    """Scores networks on pictures by one of the paper's protocols, in float32.
+
+    Batches and groups make no difference but for rounding.
+
+    Args:
+        networks: with heads, for the same classes; several are fused too.
+        source: the pictures.
+        protocol: "center": the centre crop; "dense"; "crops": 5x5 of them;
+            "dense+crops": the mean of the two.
+        scales: pixels of the smaller side of a picture (Q), each at least the size of
+            training; empty: that size.
+        flip: whether mirror images are seen too: 50 crops per scale, then.
+        pixels: per batch, about; it bounds the memory.
+        report: called with the number of pictures read so far.
+
+    Raises:
+        ConfigError: there is no such protocol, a scale is too small, a network has no
+            head, says no size or has too few classes, or the networks differ in what
+            they are for.
+
+    >>> from vgg_jax.interop.network import random
+    >>> from vgg_jax.nn.vgg import VGG
+    >>> network = random(VGG("conv3-8 |", 10, hidden=(16,)), "unit", size=8)
+    >>> photographs = [(np.zeros((12, 9, 3), np.uint8), 3)]
+    >>> result = evaluate([network], photographs, scales=(8, 12), flip=True)
+    >>> result.fusion.posteriors.shape, result.programs
+    ((1, 10), 2)
+    """
+    ways = choose(PROTOCOLS, protocol, "protocol")
+    size = _checked(networks, scales, dense_alone=ways == ("dense",))
+    scales = scales or (size,)
+    how = {"ways": ways, "scales": len(scales), "size": size, "flip": flip}
+    posteriors = Posteriors(networks, len(source), pixels=pixels, **how)
+    labels = np.full(len(source), -1, np.int32)
+    damaged, cut = {}, []
+    for number, read in enumerate(read_ahead(source, scales)):
+        report(number + 1)
+        if isinstance(read, str):
+            damaged[number] = read
+            continue
+        if read.label >= (known := networks[0].model.num_classes):
+            raise ConfigError(
+                f"{networks[0].source} has {known} classes, and picture {number} is of "
+                f"class number {read.label}"
+            )
+        labels[number] = read.label
+        cut += [number] * read.is_cut
+        posteriors.add(number, read.pixels)
+    posteriors.finish()
+    means = posteriors.means
+    means[:, [*damaged]] = 1 / means.shape[-1]
+    return Result(
+        scores=[_score(rows, labels) for rows in means],
+        fusion=_score(means.mean(0), labels),
+        labels=labels,
+        damaged=damaged,
+        cut=cut,
+        programs=posteriors.programs,
+    )
+
+
+def _score(means: np.ndarray, labels: np.ndarray) -> Score:
+    posteriors = means.astype(np.float32)
+    # Whatever the label of a damaged picture: of equal posteriors none is a hit.
+    known = jnp.maximum(jnp.asarray(labels), 0)
+    sums = Sums.of(jnp.zeros(len(labels)), jnp.asarray(posteriors), known).means()
+    return Score(posteriors, 1 - sums["accuracy"], 1 - sums["top5"])
+
+
+def _checked(
+    networks: Sequence[Network], scales: Sequence[int], *, dense_alone: bool
+) -> int:
+    """Returns the size of training of the networks, once they can be used so."""
+    for network in networks:
+        network.check_weights(HEAD)
+    first = networks[0]
+    _check_alike(networks)
+    size = _size_of(first)
+    least = dense.trained_size(first.model, first.variables) if dense_alone else size
+    if small := [scale for scale in scales if scale < least]:
+        raise ConfigError(
+            f"scales={tuple(scales)}: {small[0]} pixels are fewer than the {least} "
+            f"that {first.source} needs: give that or more"
+        )
+    return size
+
+
+def _check_alike(networks: Sequence[Network]) -> None:
+    facts: dict[str, Callable[[Network], object]] = {
+        "sizes of training": _size_of,
+        "numbers of classes": lambda network: network.model.num_classes,
+        "names of classes": lambda network: network.class_names,
+    }
+    first = networks[0]
+    for network in networks[1:]:
+        for fact, of in facts.items():
+            if of(network) != of(first):
+                raise ConfigError(
+                    f"{first.source} and {network.source} cannot be fused, for their "
+                    f"{fact} differ: {of(first)} and {of(network)}"
+                )
+
+
+def _size_of(network: Network) -> int:
+    if network.size:
+        return network.size
+    if network.model.head == "compact":
+        raise ConfigError(
+            f"{network.source} does not say the size of its images: set it, "
+            "network.replace(size=N)"
+        )
+    return dense.trained_size(network.model, network.variables)
