@@ -89,7 +89,7 @@ def test_random_crops_are_the_same_when_resumed_and_by_processes(photos, workers
 def test_evaluation_sees_centres_of_the_middle_scale(photos):
     split = load(photos, scales=(20, 40)).train
     number = 3
-    whole = PIL.Image.fromarray(split.picture(number))
+    whole = PIL.Image.fromarray(split.picture(number)[0])
     sides = [max(30, round(side * 30 / min(whole.size))) for side in whole.size]
     pixels = np.asarray(whole.resize(sides, PIL.Image.Resampling.BILINEAR), int)
     top, left = ((side - 16) // 2 for side in pixels.shape[:2])
@@ -127,8 +127,10 @@ def test_pictures_of_every_kind_are_read(photos):
     assert not dataset.damaged
     bees = images[labels == 1].mean((1, 2, 3))
     assert (np.abs(bees - 80) < 20).all()  # none black or white
-    turned = [dataset.train.picture(n).shape for n in range(len(dataset.train))]
-    shapes = turned + [dataset.test.picture(n).shape for n in range(len(dataset.test))]
+    turned = [dataset.train.picture(n)[0].shape for n in range(len(dataset.train))]
+    shapes = turned + [
+        dataset.test.picture(n)[0].shape for n in range(len(dataset.test))
+    ]
     assert (64, 32, 3) in shapes and (32, 64, 3) not in shapes
 
 

@@ -40,6 +40,14 @@ class Split(NamedTuple):
         """Returns images, uint8 `[B, H, W, C]`, and labels, int32 `[B]`, by number."""
         return self.images[index], self.labels[index]
 
+    def picture(self, number: int) -> tuple[np.ndarray, int]:
+        """Returns an image, uint8 `[H, W, C]`, and its label."""
+        return self.images[number], int(self.labels[number])
+
+    def name(self, number: int) -> str:
+        """Returns what an image is called: its number."""
+        return str(number)
+
     def batches(
         self, indices: Sequence[np.ndarray]
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -120,15 +120,22 @@ class Streamed:
         processes = grain.MultiprocessingOptions(self.workers, _AHEAD_OF_WORKER)
         return map(self._noted, pipeline.to_iter_dataset(one).mp_prefetch(processes))
 
-    def picture(self, number: int) -> np.ndarray:
-        """Returns a whole picture, uint8 `[h, w, C]`.
+    def picture(self, number: int) -> tuple[np.ndarray, int]:
+        """Returns a whole picture, uint8 `[h, w, C]`, and its label.
 
         Raises:
             ValueError: it cannot be decoded; the message is why.
         """
+        reader, (encoded,) = self._encoded(number)
+        return reader.decode(encoded.data, None), encoded.label
+
+    def name(self, number: int) -> str:
+        """Returns what a picture is called: for one of a folder, its path there."""
+        return self._encoded(number)[1][0].name
+
+    def _encoded(self, number: int) -> tuple[Reader, list[Encoded]]:
         reader = self.readers[self.part[number]]
-        (encoded,) = reader.encoded([self.number[number]])
-        return reader.decode(encoded.data, None)
+        return reader, reader.encoded([self.number[number]])
 
     def _noted(self, read: _Read) -> tuple[np.ndarray, np.ndarray]:
         self.damaged.update(read.damaged)
@@ -165,7 +172,7 @@ class Streamed:
             if not self.replaces:
                 return None, encoded.label
             number = (number + 1) % len(self)
-            (encoded,) = self.readers[self.part[number]].encoded([self.number[number]])
+            _, (encoded,) = self._encoded(number)
         names = list(damaged)[-_NAMED:]
         raise RunError(
             f"{_TRIED} pictures in a row cannot be decoded, such as {', '.join(names)} "

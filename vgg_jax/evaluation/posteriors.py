@@ -48,7 +48,7 @@ class Posteriors:
         self._networks = [meshes.on_all(network, mesh) for network in configured]
         self._size, self._flip = size, flip
         self._groupings = {way: Grouping(pixels, mesh.size) for way in ways}
-        self._shares = {w: 1 / (len(ways) * scales * WAYS[w].count) for w in ways}
+        self._shares = {w: 1 / (len(ways) * scales * WAYS[w].parts_count) for w in ways}
         classes = networks[0].model.num_classes
         self.means = np.zeros((len(networks), count, classes))
 

@@ -11,6 +11,8 @@ import numpy as np
 import PIL.Image
 
 from vgg_jax.data import pictures
+from vgg_jax.data.in_memory import Split
+from vgg_jax.data.streaming import Streamed
 from vgg_jax.evaluation.grouping import cut_to_ratio
 
 _AHEAD = 16  # pictures
@@ -31,6 +33,25 @@ class Pictures(Protocol):
             ValueError: the picture is damaged; the message is why.
         """
         ...
+
+
+class OfSplit:
+    """The pictures of a split, whole: in memory, or on disk.
+
+    Args:
+        split: as `data.datasets` has them.
+    """
+
+    def __init__(self, split: Split | Streamed) -> None:
+        self._split = split
+
+    def __len__(self) -> int:
+        """Returns the number of pictures."""
+        return len(self._split)
+
+    def __getitem__(self, number: int, /) -> tuple[np.ndarray, int]:
+        """Returns pixels and the label, as `Pictures` has it."""
+        return self._split.picture(number)
 
 
 class ScaledPicture(NamedTuple):

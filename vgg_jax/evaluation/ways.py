@@ -15,13 +15,13 @@ class Way(NamedTuple):
     Attributes:
         parts: from the picture, uint8 `[h, w, C]`, and the size of training in pixels
             to what the network sees of it.
-        count: number of parts.
+        parts_count: how many those are.
         whole: whether the one part is the whole picture, to which the head is applied
             densely; if not, parts have the size of training.
     """
 
     parts: Callable[[np.ndarray, int], list[np.ndarray]]
-    count: int
+    parts_count: int
     whole: bool = False
 
 
