@@ -167,7 +167,7 @@ def test_few_programs_are_compiled_for_many_sizes():
     numbers = np.random.default_rng(1)
     source = photographs([tuple(s) for s in numbers.integers(8, 40, (60, 2))])
     programs = evaluate([network], source).programs
-    assert programs <= grouping.SHAPES
+    assert programs <= grouping.PROGRAMS
     ratios = {round(max(s) / min(s), 3) for s in (p.shape[:2] for p, _ in source)}
     assert programs < len(ratios)  # fewer than the pictures would need alone
 

@@ -192,6 +192,39 @@ def one_split(
     return in_memory.gather(spans, records), tfds_reader.class_names(builder)
 
 
+def whole_pictures(
+    name: str, split: str = "", *, data_dir: str = ""
+) -> tuple[Streamed, tuple[str, ...], str]:
+    """Returns pictures that are decoded whole as they are asked for.
+
+    Args:
+        name: as for `load`.
+        split: TFDS split; empty: "test", or the only one there is.
+        data_dir: as for `load`.
+
+    Returns:
+        The split, of which `picture(number)` is what to ask; the names of the classes;
+        and what the split is called.
+
+    Raises:
+        ConfigError, RunError: as `load`; or there are several splits and no test.
+
+    >>> pictures, classes, part = whole_pictures("cifar10_sample")
+    >>> pictures.picture(0)[0].shape, len(pictures), part
+    ((32, 32, 3), 1000, 'test')
+    """
+    stored = opened(name, 1, (1,), data_dir=data_dir, report=print)
+    known = [*stored.counts]
+    if not split and "test" not in known and len(known) > 1:
+        raise ConfigError(
+            f"{name} has no split 'test': choose one of its own, {', '.join(known)}"
+        )
+    split = split or ("test" if "test" in known else known[0])
+    spans = splits.spans_of(name, stored.counts, split, "split")
+    found = _point_to(spans, functools.cache(stored.reader), damaged={})
+    return found, stored.classes, split
+
+
 def _held(builder: tfds.core.DatasetBuilder, spans: Mapping[str, Spans]) -> int:
     """Returns the number of images in memory at once, at least."""
     wholes = {split for span in spans.values() for split in span}

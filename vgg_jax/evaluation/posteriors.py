@@ -1,7 +1,7 @@
 """Mean soft-max posteriors of pictures, of which networks see many parts."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -44,8 +44,15 @@ class Posteriors:
         pixels: int,
     ) -> None:
         self._mesh = mesh = meshes.over()
-        configured = [network.configured(dtype="float32") for network in networks]
-        self._networks = [meshes.on_all(network, mesh) for network in configured]
+        # The fast convolutions take seconds to compile, which a batch that comes once
+        # does not win back; XLA's own differ by rounding.
+        self._networks = {
+            is_full: [
+                meshes.on_all(network.configured(dtype="float32", **conv), mesh)
+                for network in networks
+            ]
+            for is_full, conv in ((True, {}), (False, {"conv": "lax"}))
+        }
         self._size, self._flip = size, flip
         self._groupings = {way: Grouping(pixels, mesh.size) for way in ways}
         self._shares = {w: 1 / (len(ways) * scales * WAYS[w].parts_count) for w in ways}
@@ -56,7 +63,7 @@ class Posteriors:
     def programs(self) -> int:
         """How many were compiled: one per shape and network."""
         shapes = [len(grouping.shapes) for grouping in self._groupings.values()]
-        return sum(shapes) * len(self._networks)
+        return sum(shapes) * len(self.means)
 
     def add(self, number: int, scaled: Sequence[np.ndarray]) -> None:
         """Takes a picture at every scale, uint8 `[h, w, C]` each."""
@@ -73,32 +80,29 @@ class Posteriors:
 
     def _see(self, group: Group, way: str) -> None:
         pixels, sizes = meshes.in_parts((group.pixels, group.sizes), self._mesh)
-        for mean, network in zip(self.means, self._networks, strict=True):
-            rows = _of_group(network, pixels, sizes, WAYS[way].whole, self._flip)
-            seen = np.asarray(rows, np.float64)[: len(group.numbers)]
-            np.add.at(mean, group.numbers, self._shares[way] * seen)
+        shown = [pixels, _mirrored(pixels, sizes)] if self._flip else [pixels]
+        networks = self._networks[group.is_full]
+        for mean, network in zip(self.means, networks, strict=True):
+            for images in shown:
+                rows = _of_group(network, images, sizes, WAYS[way].whole)
+                seen = np.asarray(rows, np.float64)[: len(group.numbers)]
+                share = self._shares[way] / len(shown)
+                np.add.at(mean, group.numbers, share * seen)
 
 
-@functools.partial(jax.jit, static_argnames=("whole", "flip"))
+@functools.partial(jax.jit, static_argnames="whole")
 def _of_group(
-    network: Network, pixels: jax.Array, sizes: jax.Array, whole: bool, flip: bool
+    network: Network, pixels: jax.Array, sizes: jax.Array, whole: bool
 ) -> jax.Array:
-    """Returns the posteriors of a group `[B, K]`, averaged over the mirror images."""
+    """Returns the posteriors of a group, float32 `[B, K]`."""
     images = normalize(pixels, network.preprocessing)
-    shown = [images, _mirrored(images, sizes)] if flip else [images]
-    scores = _scores(network, sizes if whole else None)
-    return functools.reduce(jnp.add, [softmax(scores(x)) for x in shown]) / len(shown)
-
-
-def _scores(
-    network: Network, sizes: jax.Array | None
-) -> Callable[[jax.Array], jax.Array]:
     model, variables = network.model, network.variables
-    if sizes is None:
-        return lambda x: model.apply(variables, x)  # pyright: ignore
-    return lambda x: dense.class_scores(model, variables, x, sizes)
+    if whole:
+        return softmax(dense.class_scores(model, variables, images, sizes))
+    return softmax(model.apply(variables, images))  # pyright: ignore
 
 
+@jax.jit
 def _mirrored(images: jax.Array, sizes: jax.Array) -> jax.Array:
     """Mirrors each image within its size; the padding stays at the right."""
     place = jnp.arange(images.shape[2])[None]
