@@ -2,8 +2,8 @@
 
     python -m vgg_jax evaluate --weights=speedrun
     python -m vgg_jax evaluate --weights=speedrun --data=cifar10_sample --views=1,2,6
-    python -m vgg_jax evaluate --weights=speedrun --data=folder:photos \\
-        --protocol=dense+crops --scales=36,54,73 --flip --csv=predictions.csv
+    python -m vgg_jax evaluate --data=cifar10_sample --protocol=dense \\
+        --scales=32,40 --flip --csv=predictions.csv
 
 Of a network of the zoo the first prints what its card says. It computes in float32, so
 that every machine says the same. With `--protocol` it is the paper's own evaluation, of
