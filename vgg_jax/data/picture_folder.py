@@ -23,10 +23,26 @@ PREFIX = "folder:"
 _NAMED = 5  # files that are no pictures, of which the names are told
 
 
-class _File(NamedTuple):
-    path: str
-    label: int
-    name: str  # within the folder
+class _Files(NamedTuple):
+    """The pictures of a split, in order, in few bytes: ImageNet has 1.3 million.
+
+    Attributes:
+        root: the directory of the classes.
+        split: its name.
+        names: below `root`: "cat/1.jpg".
+        labels: int32 `[N]`.
+    """
+
+    root: str
+    split: str
+    names: list[str]
+    labels: np.ndarray
+
+    def path(self, number: int) -> str:
+        return f"{self.root}/{self.names[number]}"
+
+    def name(self, number: int) -> str:
+        return f"{self.split}/{self.names[number]}"
 
 
 class PictureFolder:
@@ -52,25 +68,28 @@ class PictureFolder:
         self.classes = tuple(splits["train"])
         self._files = {name: self._ordered(name, s) for name, s in splits.items()}
         self.counts = {
-            name: SimpleNamespace(num_examples=len(files))
+            name: SimpleNamespace(num_examples=len(files.names))
             for name, files in self._files.items()
         }
 
-    def _ordered(
-        self, split: str, classes: Mapping[str, Sequence[Path]]
-    ) -> list[_File]:
+    def _ordered(self, split: str, classes: Mapping[str, Sequence[Path]]) -> _Files:
+        labels = {label: number for number, label in enumerate(self.classes)}
         files = [
-            _File(str(file), self.classes.index(label), f"{split}/{label}/{file.name}")
+            (f"{label}/{file.name}", labels[label])
             for label, inside in classes.items()
             for file in inside
         ]
-        return sorted(files, key=lambda file: _mixed(file.name))
+        files.sort(key=lambda file: _mixed(f"{split}/{file[0]}"))
+        names, numbers = zip(*files, strict=True)
+        root = next(iter(classes.values()))[0].parents[1]
+        return _Files(str(root), split, [*names], np.array(numbers, np.int32))
 
     def ids(self, split: str) -> np.ndarray:
         """Returns the names of the pictures, each with its bytes, `[N]`."""
+        files = self._files[split]
         said = [
-            f"{file.name} {Path(file.path).stat().st_size}"
-            for file in self._files[split]
+            f"{files.name(i)} {Path(files.path(i)).stat().st_size}"
+            for i in range(len(files.names))
         ]
         return np.array([text.encode(errors="surrogateescape") for text in said], "S")
 
@@ -90,18 +109,22 @@ class FolderReader:
         shape: `(H, W, C)` of every image.
     """
 
-    def __init__(self, files: Sequence[_File], framing: Centre) -> None:
+    def __init__(self, files: _Files, framing: Centre) -> None:
         self._files = files
         self.framing: Centre | None = framing
         self.shape: tuple[int, int, int] = (framing.size, framing.size, 3)
         pictures.accept_large()
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self._files.names)
 
     def encoded(self, numbers: Iterable[int] | np.ndarray) -> list[Encoded]:
         """Returns the pictures of these numbers, undecoded."""
-        return [Encoded(*self._files[int(n)]) for n in numbers]
+        files = self._files
+        return [
+            Encoded(files.path(n), int(files.labels[n]), files.name(n))
+            for n in map(int, numbers)
+        ]
 
     def decode(self, data: str, frame: Frame | None) -> np.ndarray:
         """Returns the pixels of a file, upright, RGB, uint8 `[H, W, 3]`.
