@@ -28,7 +28,7 @@ from vgg_jax.errors import ConfigError, guarded
 from vgg_jax.evaluation.linear import Labelled, linear_probe
 from vgg_jax.inference.descriptors import descriptors
 from vgg_jax.interop.network import random
-from vgg_jax.runs.figures import COLOURS
+from vgg_jax.runs.curves import COLOURS
 
 COUNTS = (10, 50, 500)  # labels per class
 SEEDS = 3

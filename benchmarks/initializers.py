@@ -21,7 +21,7 @@ from vgg_jax.data import datasets
 from vgg_jax.errors import guarded
 from vgg_jax.nn.preprocessing import normalize
 from vgg_jax.nn.vgg import VGG
-from vgg_jax.runs.figures import COLOURS
+from vgg_jax.runs.curves import COLOURS
 
 INITIALIZERS = ("he", "torchvision", "lecun", "glorot_uniform")
 TITLES = ("size of the values", "what differs between images")

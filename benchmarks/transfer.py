@@ -35,7 +35,7 @@ from configs import finetune, quickstart
 from vgg_jax import backend, machine
 from vgg_jax.data import datasets, image_folder
 from vgg_jax.errors import guarded
-from vgg_jax.runs.figures import COLOURS
+from vgg_jax.runs.curves import COLOURS
 from vgg_jax.runs.run_record import RunRecord
 from vgg_jax.training.loop import train
 
