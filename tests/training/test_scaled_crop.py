@@ -6,6 +6,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from vgg_jax.data.boxes import in_window
 from vgg_jax.data.framing import Frame
 from vgg_jax.training import scaled_crop
 from vgg_jax.training.augment import Augment
@@ -57,3 +58,27 @@ def test_training_sees_crops_and_evaluation_the_centre_of_the_middle_scale():
     crops = augment.train(square, key=jax.random.key(1), **how)
     assert crops.shape == seen.shape == (40, 32, 32, 3)
     assert np.abs(crops - seen).max((1, 2, 3)).min() > 0.1
+
+
+def test_windows_say_what_of_the_image_is_cut():
+    """A white square on black: its box in the window is where the crop is white."""
+    square = np.float32([0.5, 0.375, 0.5, 0.25])  # of 32 rows and 48 columns
+    image = np.zeros((1, 32, 48, 3), np.float32)
+    image[0, 8:16, 12:36] = 255
+    random = np.random.default_rng(2)
+    scale = jnp.asarray(random.integers(32, 97, 30))
+    place = jnp.asarray(random.random((30, 2), np.float32))
+    crops = scaled_crop.cut(jnp.asarray(image.repeat(30, 0)), scale, 32, place)
+    windows = scaled_crop.windows((32, 48), scale, 32, place)
+    boxes = 32 * np.asarray(in_window(jnp.asarray(square)[None], windows))
+    for crop, box in zip(np.asarray(crops), boxes, strict=True):
+        white = crop[..., 0] > 127.5
+        edges = np.clip([box[:2] - box[2:] / 2, box[:2] + box[2:] / 2], 0, 32)
+        wanted = np.maximum(edges[1] - edges[0], 0)
+        got = white.any(0).sum(), white.any(1).sum()
+        if white.any():
+            assert np.abs(got - wanted).max() <= 1.01
+            assert abs(np.argmax(white.any(0)) - edges[0][0]) <= 1.01
+            assert abs(np.argmax(white.any(1)) - edges[0][1]) <= 1.01
+        else:
+            assert wanted.min() < 1.01

@@ -85,15 +85,23 @@ def _pooled(
     network: Network, images: jax.Array, scale: int, layer: str, flip: bool
 ) -> jax.Array:
     """Returns the average over space and mirror image at one scale, `[B, C]`."""
-    images = _scaled(images, scale)
+    images = scaled(images, scale)
     views = [images, images[:, :, ::-1]] if flip else [images]
     maps = [activation_map(network.model, network.variables, v, layer) for v in views]
     means = [view.mean((1, 2), jnp.float32) for view in maps]
     return jnp.stack(means).mean(0)
 
 
-def _scaled(images: jax.Array, scale: int) -> jax.Array:
-    """Scales images so that their smaller side is `scale` pixels."""
+def scaled(images: jax.Array, scale: int) -> jax.Array:
+    """Returns images whose smaller side is `scale` pixels, antialiased bilinear.
+
+    Args:
+        images: float `[B, H, W, C]`.
+        scale: pixels of the smaller side; the aspect ratio stays.
+
+    >>> scaled(jnp.zeros((2, 48, 64, 3)), 96).shape
+    (2, 96, 128, 3)
+    """
     batch, *sides, channels = images.shape
     size = [max(scale, round(side * scale / min(sides))) for side in sides]
     return jax.image.resize(images, (batch, *size, channels), "bilinear")

@@ -25,10 +25,23 @@ def random(
     Returns:
         float32 `[B, size, size, C]`.
     """
+    scale, place = drawn(key, len(images), scales)
+    return cut(images, scale, size, place)
+
+
+def drawn(
+    key: jax.Array, count: int, scales: Sequence[int]
+) -> tuple[jax.Array, jax.Array]:
+    """Returns random scales, int32 `[count]`, and places, float32 `[count, 2]`.
+
+    Args:
+        key: PRNG key.
+        count: number of images.
+        scales: as for `random`.
+    """
     scale_key, place_key = jax.random.split(key)
-    count = (len(images),)
-    scale = jax.random.randint(scale_key, count, min(scales), max(scales) + 1)
-    return cut(images, scale, size, jax.random.uniform(place_key, (*count, 2)))
+    scale = jax.random.randint(scale_key, (count,), min(scales), max(scales) + 1)
+    return scale, jax.random.uniform(place_key, (count, 2))
 
 
 def central(images: jax.Array, scale: int, size: int) -> jax.Array:
@@ -61,10 +74,8 @@ def cut(images: jax.Array, scale: jax.Array, size: int, place: jax.Array) -> jax
     Returns:
         float32 `[B, size, size, C]`.
     """
+    scaled, first = _framed(images.shape[1:3], scale, size, place)
     sides = jnp.asarray([images.shape[1:3]], jnp.float32)  # [1, 2]
-    smaller = scale[:, None].astype(jnp.float32)  # [B, 1]
-    scaled = jnp.maximum(jnp.round(sides * smaller / sides.min()), smaller)
-    first = jnp.maximum(jnp.ceil(place * (scaled - size + 1)) - 1, 0)
 
     def one(image: jax.Array, factor: jax.Array, first: jax.Array) -> jax.Array:
         shape = (size, size, image.shape[-1])
@@ -73,3 +84,33 @@ def cut(images: jax.Array, scale: jax.Array, size: int, place: jax.Array) -> jax
         )
 
     return jax.vmap(one)(images.astype(jnp.float32), scaled / sides, first)
+
+
+def windows(
+    sides: tuple[int, ...], scale: jax.Array, size: int, place: jax.Array
+) -> jax.Array:
+    """Returns the parts of the images that `cut` shows, as boxes (`data.boxes`).
+
+    Args:
+        sides: height and width of the images in pixels.
+        scale, size, place: as for `cut`.
+
+    Returns:
+        float32 `[B, 4]`, in shares of the images.
+
+    >>> windows((40, 80), jnp.array([40]), 20, jnp.array([[0.5, 0.5]])).tolist()
+    [[0.5, 0.5, 0.25, 0.5]]
+    """
+    scaled, first = _framed(sides, scale, size, place)
+    centres, lengths = (first + size / 2) / scaled, size / scaled
+    return jnp.concatenate([centres[:, ::-1], lengths[:, ::-1]], axis=1)
+
+
+def _framed(
+    sides: tuple[int, ...], scale: jax.Array, size: int, place: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the sides of the scaled images, and where squares begin in them."""
+    lengths = jnp.asarray([sides], jnp.float32)  # [1, 2]
+    smaller = scale[:, None].astype(jnp.float32)  # [B, 1]
+    scaled = jnp.maximum(jnp.round(lengths * smaller / lengths.min()), smaller)
+    return scaled, jnp.maximum(jnp.ceil(place * (scaled - size + 1)) - 1, 0)
