@@ -86,7 +86,7 @@ def load(
         network = read(str(source), wanted)
     if num_classes in (None, network.model.num_classes) and _has_head(network):
         return network
-    return network if num_classes is None else _with_head(network, num_classes, seed)
+    return network if num_classes is None else with_head(network, num_classes, seed)
 
 
 def _has_head(network: Network) -> bool:
@@ -107,8 +107,23 @@ def _head_inputs(network: Network) -> int:
     return params[needed[-1]]["bias"].shape[0]
 
 
-def _with_head(network: Network, num_classes: int, seed: int) -> Network:
-    """Returns the network with a new, random `fc8`."""
+def with_head(network: Network, num_classes: int, seed: int = 0) -> Network:
+    """Returns the network with a new, random `fc8`, which `random_layers` names.
+
+    Args:
+        network: the layers before it.
+        num_classes: width of the new one.
+        seed: of its weights.
+
+    Raises:
+        ConfigError: the network lacks other layers, too.
+
+    >>> from vgg_jax.interop.network import random
+    >>> from vgg_jax.nn.vgg import VGG
+    >>> network = random(VGG("conv3-8 |", 10, head="compact"), "unit")
+    >>> with_head(network, 4).variables["params"]["fc8"]["kernel"].shape
+    (8, 4)
+    """
     model = network.model.clone(num_classes=num_classes)
     init = INITIALIZERS[model.kernel_init][1]
     shape = _head_inputs(network), num_classes
