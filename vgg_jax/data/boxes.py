@@ -100,8 +100,8 @@ def iou(first: Boxes, second: Boxes) -> Boxes:
     """Returns the area that two boxes share over the area that either covers.
 
     Args:
-        first, second: float32 `[..., 4]`, of one shape, or with as many dimensions that
-            broadcast. A negative side counts as 0.
+        first: float32 `[..., 4]`. A negative side counts as 0.
+        second: of the same shape, or with as many dimensions that broadcast.
 
     Returns:
         float32 `[...]`, in [0, 1]; 0 where neither box has an area.

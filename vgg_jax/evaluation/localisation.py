@@ -20,7 +20,8 @@ def is_right(predicted: Boxes, true: Boxes) -> jax.Array:
     """Returns which boxes are right, bool `[...]`.
 
     Args:
-        predicted, true: float32 `[..., 4]` (`data.boxes`).
+        predicted: float32 `[..., 4]` (`data.boxes`).
+        true: float32 `[..., 4]`.
     """
     return jnp.asarray(iou(predicted, true) > RIGHT)
 
@@ -31,7 +32,8 @@ def error(predicted: Boxes, true: Boxes) -> float:
     This is the paper's first protocol if `predicted` are the boxes for the true class.
 
     Args:
-        predicted, true: float32 `[N, 4]` (`data.boxes`), N at least 1.
+        predicted: float32 `[N, 4]` (`data.boxes`), N at least 1.
+        true: float32 `[N, 4]`.
 
     Raises:
         ConfigError: there are not as many of each, or none.
@@ -50,7 +52,8 @@ def error_per_class(
     """Returns the error of the pictures of each class; absent classes are left out.
 
     Args:
-        predicted, true: as for `error`.
+        predicted: as for `error`.
+        true: as for `error`.
         labels: int `[N]`.
         names: of the classes, in the order of their labels.
 

@@ -23,7 +23,8 @@ def mismatch(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     is 1 minus the intersection over union. The distance is in shares of the picture.
 
     Args:
-        first, second: float32 `[..., 4]` (`data.boxes`), as for `iou`.
+        first: float32 `[..., 4]` (`data.boxes`).
+        second: of the same shape, or one that broadcasts as for `iou`.
 
     >>> mismatch(np.float32([0.5, 0.5, 0.5, 1]), np.float32([0.5, 0.5, 1, 1])).item()
     0.5

@@ -65,7 +65,8 @@ def euclidean_loss(predicted: jax.Array, true: jax.Array) -> jax.Array:
     """Returns half the squared distance of each box from the true one, float32 `[B]`.
 
     Args:
-        predicted, true: float32 `[B, 4]` (`data.boxes`).
+        predicted: float32 `[B, 4]` (`data.boxes`).
+        true: float32 `[B, 4]`, or `[1, 4]`.
 
     >>> boxes = jnp.array([[0.5, 0.5, 1.0, 1.0], [0.5, 0.5, 1.0, 2.0]])
     >>> euclidean_loss(boxes, boxes[:1]).tolist()

@@ -93,7 +93,9 @@ def windows(
 
     Args:
         sides: height and width of the images in pixels.
-        scale, size, place: as for `cut`.
+        scale: as for `cut`.
+        size: as for `cut`.
+        place: as for `cut`.
 
     Returns:
         float32 `[B, 4]`, in shares of the images.
