@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vgg_jax.training.stateless import stateless
+from vgg_jax import mesh as meshes
+from vgg_jax.training import assignment, shards
 
 _A, _B, _C = 3.4445, -4.7750, 2.0315  # one step is a X + b (X X') X + c (X X')^2 X
 _STEPS = 5
@@ -52,22 +53,46 @@ def _of_kernel(velocity: jax.Array) -> jax.Array:
     return scale * orthogonal(matrix).reshape(velocity.shape)
 
 
+def _operations(velocity: jax.Array) -> float:
+    """Returns the multiplications of `_of_kernel`, about."""
+    outputs = velocity.shape[-1]
+    inputs = velocity.size // outputs
+    short, long = sorted((inputs, outputs))
+    return 2 * short**2 * long + 4 * _STEPS * short**3
+
+
+def _is_of_convolution(path: tuple, velocity: jax.Array) -> bool:
+    return path[-1].key == "kernel" and velocity.ndim == 4
+
+
 def of_kernels(factor: float) -> optax.GradientTransformationExtraArgs:
     """Orthogonalises the velocity of each convolution kernel; leaves the others.
+
+    Its `update` takes the extra arguments `learning_rate` and, if several devices share
+    the work, `mesh`: each does some of the kernels for all (`assignment`).
 
     Args:
         factor: this times the extra argument `learning_rate` is the norm of each
             filter's update.
     """
 
-    def update(updates, params, learning_rate):
-        del params
+    def update(updates, state, params=None, *, learning_rate, mesh=None, **extra_args):
+        del params, extra_args
+        leaves, tree = jax.tree_util.tree_flatten_with_path(updates)
+        moved = [leaf for _, leaf in leaves]
+        chosen = [i for i, leaf in enumerate(leaves) if _is_of_convolution(*leaf)]
+        velocities = [moved[i] for i in chosen]
+        mesh = mesh or meshes.over(1)
+        directions = assignment.mapped(
+            shards.alike(_of_kernel, mesh),
+            velocities,
+            list(map(_operations, velocities)),
+            mesh,
+        )
+        for i, direction in zip(chosen, directions, strict=True):
+            moved[i] = factor * learning_rate * direction
+        return jax.tree.unflatten(tree, moved), state
 
-        def change(path, velocity):
-            if path[-1].key == "kernel" and velocity.ndim == 4:
-                return factor * learning_rate * _of_kernel(velocity)
-            return velocity
-
-        return jax.tree_util.tree_map_with_path(change, updates)
-
-    return stateless(update)
+    return optax.GradientTransformationExtraArgs(
+        lambda params: optax.EmptyState(), update
+    )

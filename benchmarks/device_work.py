@@ -1,0 +1,104 @@
+"""Counts what each device computes and sends in a training step, on 1 to 8 devices.
+
+The real step is compiled, and not run, for virtual devices of this CPU. The operations
+are XLA's count for the program of one device, and of a conditional its dearest branch.
+Without redundant work n devices would do 1/n each of what one does; "ratio" is how many
+times that they do, and "redundant" what of it each of them repeats.
+
+    python -m benchmarks.device_work --config=configs/vgg16_bn.py
+
+Shards are counted as one per device, since XLA counts a loop once. Bytes are those of
+the results of collectives. Convolutions are XLA's own (`model.conv=lax`), whose
+operations do not depend on the algorithm that a CPU is fast at.
+"""
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vgg_jax import backend, machine
+from vgg_jax.cli import config_file
+
+DEVICES = 1, 2, 4, 8
+# Name -> the fields of the config that make it, for n devices.
+MODES = {
+    "replicated": lambda n: {},
+    "shards": lambda n: {"shards": n},
+    "zero1": lambda n: {"mesh.state": "zero1"},
+    "fsdp": lambda n: {"mesh.state": "fsdp"},
+}
+FIXED = {"model.dtype": "float32", "model.conv": "lax"}
+
+
+def work(
+    config: str, settings: Sequence[str], fields: Mapping[str, Any], devices: int
+) -> tuple[float, dict[str, tuple[int, int]]]:
+    """Returns a device's operations per step, and number and bytes of its collectives.
+
+    Args:
+        config: file, and `settings` of it, as on the command line.
+        settings: `--config.name=value`.
+        fields: dotted names of other fields, and their values.
+        devices: the first so many that JAX sees.
+    """
+    from vgg_jax import mesh as meshes
+    from vgg_jax.cli import summary
+    from vgg_jax.training import ahead_of_time, collectives
+    from vgg_jax.training.config import resolve
+
+    fields_set: Any = config_file.load(config, list(settings))
+    fields_set.update_from_flattened_dict(FIXED | fields)
+    resolved = resolve(fields_set)
+    model, size = summary.network(resolved)
+    mesh = meshes.over(devices)
+    program = ahead_of_time.compiled(
+        resolved, mesh, classes=model.num_classes, size=size
+    )
+    found = collectives.of_program(program.as_text())
+    return program.cost_analysis()["flops"], found
+
+
+def row(mode: str, devices: int, flops: float, one: float, sent: Mapping) -> str:
+    """Returns a line of the table, in Markdown.
+
+    >>> row("zero1", 2, 6e9, 1e10, {"all-reduce": (3, 2_000_000)})
+    '| zero1 | 2 | 6.0 | 1.20 | 2.0 | 3 all-reduce, 2.0 MB |'
+    """
+    redundant = (devices * flops - one) / max(devices - 1, 1)
+    crossing = "; ".join(
+        f"{count} {name}, {size / 1e6:.1f} MB" for name, (count, size) in sent.items()
+    )
+    return (
+        f"| {mode} | {devices} | {flops / 1e9:.1f} | {devices * flops / one:.2f} "
+        f"| {redundant / 1e9:.1f} | {crossing or 'none'} |"
+    )
+
+
+def main():
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    config_file.add_arguments(parser, required=True)
+    parser.add_argument("--modes", default=",".join(MODES), help="which, by commas")
+    options, settings = parser.parse_known_args()
+    flag = f"--xla_force_host_platform_device_count={max(DEVICES)}"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    backend.configure()
+    print(machine.environment(), flush=True)
+    print(options.config, *settings)
+    print("| state | devices | GFLOP per device | ratio | redundant | collectives |")
+    print("|---|---|---|---|---|---|", flush=True)
+    for mode in options.modes.split(","):
+        one = 0.0
+        for devices in DEVICES:
+            fields = MODES[mode](devices)
+            flops, sent = work(options.config, settings, fields, devices)
+            one = one or flops  # of the first, a single device
+            print(row(mode, devices, flops, one, sent), flush=True)
+
+
+if __name__ == "__main__":
+    main()
