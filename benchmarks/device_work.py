@@ -32,7 +32,7 @@ FIXED = {"model.dtype": "float32", "model.conv": "lax"}
 
 
 def work(
-    config: str, settings: Sequence[str], fields: Mapping[str, Any], devices: int
+    config: str, settings: Sequence[str], fields: dict[str, Any], devices: int
 ) -> tuple[float, dict[str, tuple[int, int]]]:
     """Returns a device's operations per step, and number and bytes of its collectives.
 

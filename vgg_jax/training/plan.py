@@ -4,6 +4,7 @@ import dataclasses
 import math
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
@@ -129,7 +130,7 @@ def plan(config: Config, topology: str, *, classes: int, size: int) -> Plan:
     )
     if chip.kind == "gpu":
         return _estimated(config, chip, count, rows)
-    mesh = _mesh(topology)
+    mesh = _mesh(topology, config.mesh.model)
     division.check(config, mesh)
     step = partial(ahead_of_time.compiled, mesh=mesh, classes=classes, size=size)
     program = counting = step(config)
@@ -158,10 +159,12 @@ def plan(config: Config, topology: str, *, classes: int, size: int) -> Plan:
 def _estimated(
     config: Config, chip: Chip, count: int, rows: Sequence[cost.LayerCost]
 ) -> Plan:
-    """Plans without a compiler: data-parallel, each gradient added up over all."""
-    if config.batch_size % count:
+    """Plans without a compiler."""
+    model = config.mesh.model
+    if config.batch_size % count or count % model:
         raise ConfigError(
             f"batch_size={config.batch_size} cannot be divided among {count} devices"
+            + f" in groups of mesh.model={model}" * (model > 1)
         )
     images = config.batch_size // count
     total = cost.total(list(rows))
@@ -172,21 +175,54 @@ def _estimated(
         remat=config.model.remat,
         shards=max(config.shards // count, 1),
     )
-    gradients = 4 * total.params if count > 1 else 0
+    divided = placement.divided(rows, model)
+    crossing = _crossing(config, rows, images, count)
+    numbers = Counter(kind for kind, *_ in crossing)
+    sizes = {
+        name: sum(size for kind, size, _ in crossing if kind == name)
+        for name in numbers
+    }
     return Plan(
         chip=chip,
         devices=count,
         images=images,
-        memory=sum(estimate) - placement.spared(config.mesh.state, count, total.params),
+        memory=sum(estimate)
+        - placement.spared(
+            config.mesh.state, count, total.params, model=model, divided=divided
+        ),
         flops=6 * total.macs * images,
         traffic=None,
-        collectives={"all-reduce": (1, gradients)} if gradients else {},
-        sent=collectives.RING["all-reduce"](count) * gradients,
+        collectives={name: (numbers[name], sizes[name]) for name in numbers},
+        sent=sum(collectives.RING[kind](ring) * size for kind, size, ring in crossing),
         compiled=False,
     )
 
 
-def _mesh(topology: str) -> Mesh:
+def _crossing(
+    config: Config, rows: Sequence[cost.LayerCost], images: int, count: int
+) -> list[tuple[str, int, int]]:
+    """Returns kind, bytes and devices of what is sent, but for the logits.
+
+    Gradients are added up over all devices, those of divided columns over the groups.
+    In a group, dense layers take the inputs of all its images, and add up their
+    gradient.
+    """
+    model = config.mesh.model
+    dense = [row for row in rows if placement.divided([row], model)]
+    columns = sum(row.params for row in dense)
+    rest = cost.total(list(rows)).params - columns
+    crossing = [
+        ("all-reduce", 4 * rest, count),
+        ("all-reduce", 4 * columns // model, count // model),
+    ]
+    value = images * model * cost.BYTES[str(config.model.dtype)]
+    for row in dense:
+        inputs = value * row.macs // row.elements
+        crossing += [("all-gather", inputs, model), ("all-reduce", inputs, model)]
+    return [sent for sent in crossing if sent[1] and sent[2] > 1]
+
+
+def _mesh(topology: str, model: int) -> Mesh:
     from jax.experimental import topologies
 
     for name, value in _COMPILES_ONLY.items():
@@ -199,4 +235,4 @@ def _mesh(topology: str) -> Mesh:
             f"--topology={topology} cannot be compiled for ({said}): install TPU's "
             "compiler, pip install libtpu, and name a slice that exists"
         ) from error
-    return meshes.of(found.devices)
+    return meshes.of(found.devices, model)

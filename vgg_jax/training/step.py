@@ -19,7 +19,7 @@ from vgg_jax.nn import patterns
 from vgg_jax.nn.vgg import VGG
 from vgg_jax.nn.views import averaged
 from vgg_jax.training import placement as placements
-from vgg_jax.training import shards
+from vgg_jax.training import shards, tensor_parallel
 from vgg_jax.training.augment import Augment
 from vgg_jax.training.schedule import Plateau
 from vgg_jax.training.weight_averaging import Average
@@ -366,22 +366,26 @@ def compiled(
     whole, spread = meshes.whole(mesh), meshes.spread(mesh)
 
     def stays(state: TrainState, batch: TrainingBatch) -> tuple[TrainState, dict]:
-        state, metrics = train_step(recipe, state, batch, mesh=mesh)
+        with tensor_parallel.activations_over(mesh):
+            state, metrics = train_step(recipe, state, batch, mesh=mesh)
         where = placements.shardings(state, mesh, placement)
         return jax.lax.with_sharding_constraint(state, where), metrics
 
+    def scores(variables: dict[str, Any], batch: Batch) -> tuple[Sums, jax.Array]:
+        with tensor_parallel.activations_over(mesh):
+            return eval_step(recipe, variables, batch, mesh=mesh)
+
+    weights = whole if mesh.shape[meshes.MODEL] == 1 else None  # as the arrays come
     train = jit(
         stays,
         donate_argnums=0,
         in_shardings=(
-            whole if placement == "replicated" else None,  # as the arrays come
+            weights if placement == "replicated" else None,
             TrainingBatch(spread, spread, spread, whole),
         ),
     )
     evaluate = jit(
-        partial(eval_step, recipe, mesh=mesh),
-        in_shardings=(whole, spread),
-        out_shardings=(whole, spread),
+        scores, in_shardings=(weights, spread), out_shardings=(whole, spread)
     )
     return train, evaluate
 
