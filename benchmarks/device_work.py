@@ -9,9 +9,10 @@ times that they do, and "redundant" what of it each of them repeats.
     python -m benchmarks.device_work --config=configs/vgg16.py:D \
         --modes=replicated,model=4 --config.augment.resize=224
 
-"MB held" are the state and the images of the batch. Shards are counted as one per device, since XLA counts a loop once. Bytes are those of
-the results of collectives. Convolutions are XLA's own (`model.conv=lax`), whose
-operations do not depend on the algorithm that a CPU is fast at.
+"MB held" are the state and the images of the batch. Shards are counted as one per
+device, since XLA counts a loop once. Bytes are those of the results of collectives.
+Convolutions are XLA's own (`model.conv=lax`), whose operations do not depend on the
+algorithm that a CPU is fast at.
 """
 
 import argparse
