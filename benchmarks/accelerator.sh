@@ -10,7 +10,7 @@
 set -u
 out=${1:?directory for the logs}
 shift
-parts=${*:-speedrun train accuracy batch_norm tests}
+parts=${*:-speedrun train accuracy batch_norm tests equality}
 python=${PYTHON:-python3}
 mkdir -p "$out"
 # Several processes share the card.
@@ -45,6 +45,7 @@ run() { # name
     tests)
       part 90 "$python" -m pytest -q -n 4 -p no:cacheprovider tests/nn tests/evaluation
       ;;
+    equality) part 60 "$python" -m benchmarks.equality ;;
     small) throughput --modes train --dtypes bfloat16 --batches 128 ;;
     infer) throughput --modes infer --dtypes bfloat16 --batches 1024 ;;
     float32) throughput --modes train --dtypes float32 --batches 1024 ;;

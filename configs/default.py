@@ -43,7 +43,8 @@ def get_config() -> ConfigDict:
     config.data.workers = 0  # processes that decode streamed images; 0: threads
 
     config.mesh = ConfigDict()
-    config.mesh.data = 0  # devices that share each batch; 0: all
+    config.mesh.data = 0  # devices, or groups of them, that share each batch; 0: all
+    config.mesh.model = 1  # devices of a group, which divide fc6 and fc7 by columns
     # What each device holds of the optimiser's state and of the weights: all of it
     # (replicated), a share of the former (zero1) or of both (fsdp).
     config.mesh.state = "replicated"

@@ -11,42 +11,59 @@ from jax.sharding import PartitionSpec as P
 
 from vgg_jax.errors import ConfigError
 
-DATA = "data"  # the axis along which a batch is spread
+# The axes: a batch is spread along both; along the second, so are the columns of dense
+# kernels (`training.placement`).
+DATA, MODEL = AXES = "data", "model"
 
 
-def over(count: int = 0) -> Mesh:
-    """Returns a mesh of so many devices, over which batches are spread.
+def over(data: int = 0, model: int = 1) -> Mesh:
+    """Returns a mesh of the first devices that JAX sees, over which batches are spread.
 
     Args:
-        count: number of devices, the first that JAX sees; 0: all.
+        data: number of groups of devices; 0: as many as there are.
+        model: number of devices of a group, which share the dense kernels.
 
     Raises:
         ConfigError: JAX sees fewer; or some would be left over though there are several
             processes.
 
     >>> over(1).shape
-    OrderedDict({'data': 1})
+    OrderedDict({'data': 1, 'model': 1})
     """
     devices = jax.devices()
-    if count > len(devices):
+    count, there = data * model, len(devices)
+    asked = f"mesh.data={data}" + f", mesh.model={model}" * (model > 1)
+    if max(count, model) > there:
         raise ConfigError(
-            f"mesh.data={count}, but JAX sees {len(devices)} "
-            f"device{'s' * (len(devices) > 1)}: use that or fewer, or 0 for all"
+            f"{asked}, but JAX sees {there} device{'s' * (there > 1)}: use that or "
+            "fewer, or 0 for all"
         )
-    if jax.process_count() > 1 and 0 < count < len(devices):
+    if jax.process_count() > 1 and 0 < count < there:
         raise ConfigError(
-            f"mesh.data={count}, but the {jax.process_count()} processes have "
-            f"{len(devices)} devices: set mesh.data=0, and start fewer processes"
+            f"{asked}, but the {jax.process_count()} processes have {there} devices: "
+            "set mesh.data=0, and start fewer processes"
         )
-    devices = devices[: count or len(devices)]
-    return of(devices)
+    return of(devices[: count or there], model)
 
 
-def of(devices: Sequence[Any]) -> Mesh:
-    """Returns a mesh of these devices, over which batches are spread."""
-    return jax.make_mesh(
-        (len(devices),), (DATA,), axis_types=(AxisType.Auto,), devices=devices
-    )
+def of(devices: Sequence[Any], model: int = 1) -> Mesh:
+    """Returns a mesh of these devices, over which batches are spread.
+
+    Args:
+        devices: neighbours share the dense kernels.
+        model: see `over`.
+
+    Raises:
+        ConfigError: the devices do not make whole groups.
+    """
+    groups, rest = divmod(len(devices), model)
+    if rest:
+        raise ConfigError(
+            f"{len(devices)} devices make no groups of mesh.model={model}: use a "
+            "divisor, or set mesh.data"
+        )
+    auto = (AxisType.Auto, AxisType.Auto)
+    return jax.make_mesh((groups, model), AXES, axis_types=auto, devices=devices)
 
 
 def put(tree: Any, shardings: Any) -> Any:
@@ -129,7 +146,7 @@ def gathered(tree: Any) -> Any:
 
 def spread(mesh: Mesh) -> NamedSharding:
     """Returns the sharding of arrays of which each device holds a part of the rows."""
-    return NamedSharding(mesh, P(DATA))
+    return NamedSharding(mesh, P(AXES))
 
 
 def whole(mesh: Mesh) -> NamedSharding:

@@ -12,13 +12,13 @@ FIELDS = {"schedule.warmup_epochs": "schedule.warmup, a share of the epochs"}
 _NEW_FIELDS: Mapping[str, Mapping[str, Any]] = {
     "model": {"frozen": [], "remat": "none"},
     "optimizer": {"layer_rates": [], "state_dtype": "float32"},
-    "mesh": {"state": "replicated"},
+    "mesh": {"state": "replicated", "model": 1},
     "data": {"workers": 0},
     "augment": {"scales": [], "colour": 0.0},
 }
 _NEW: Mapping[str, Any] = {
     "init": {"path": "", "layers": ["*"]},
-    "mesh": {"data": 1, "state": "replicated"},
+    "mesh": {"data": 1, "model": 1, "state": "replicated"},
     "shards": 1,
 }
 _DIGITS = 9  # of a share, so that 0.23 * 24 / 24 is 0.23

@@ -111,6 +111,8 @@ from vgg_jax.runs import study, worker
 storage, jobs = sys.argv[1], json.loads(sys.argv[2])
 of = study.opened(storage, "s", {})
 study.enqueue(of, jobs, is_done=lambda job: True)
+print("ready", flush=True)
+sys.stdin.readline()
 own = worker.Worker(of, study.queued)
 with own.alive():
     while trial := own.next():
@@ -120,13 +122,24 @@ with own.alive():
 """
 
 
-def works(storage, jobs):
-    return subprocess.Popen(
-        [sys.executable, "-c", WORKS, storage, json.dumps(jobs)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+def work(storage, jobs, number=1):
+    """Returns so many processes that begin to work at the same time."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", WORKS, storage, json.dumps(jobs)],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(number)
+    ]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    return processes
 
 
 def done_by(process):
@@ -138,19 +151,25 @@ def done_by(process):
 JOBS = [{"lr": str(i), "seed": "0"} for i in range(12)]
 
 
-def test_each_job_is_done_once_by_whoever_is_there(tmp_path):
+@pytest.mark.parametrize("storage", ["{}/log", "sqlite:///{}/study.db"])
+def test_each_job_is_done_once_by_whoever_is_there(tmp_path, storage):
     """By two processes that begin at the same time, as on two machines."""
-    both = [works(str(tmp_path / "log"), JOBS) for _ in "12"]
+    both = work(storage.format(tmp_path), JOBS, number=2)
     done = [done_by(process) for process in both]
     assert all(done), "one of them had nothing to do"
     assert sorted(sum(done, []), key=str) == sorted(JOBS, key=str)
 
 
 def test_a_database_keeps_a_study(tmp_path):
-    """SQLite's, which is not for two at a time: Optuna says so."""
+    """So that another process goes on with what one that was killed left."""
     storage = f"sqlite:///{tmp_path}/study.db"
-    assert done_by(works(storage, JOBS[:5])) == JOBS[:5]
-    assert done_by(works(storage, JOBS)) == JOBS[5:]
+    (first,) = work(storage, JOBS)
+    done = [json.loads(first.stdout.readline()) for _ in range(4)]
+    first.kill()
+    done += [json.loads(line) for line in first.communicate()[0].splitlines()]
+    (second,) = work(storage, JOBS)
+    rest = done_by(second)
+    assert sorted(done + rest, key=str) == sorted(JOBS, key=str)
 
 
 def test_a_job_whose_run_was_removed_is_queued_again(tmp_path):

@@ -252,6 +252,32 @@ def test_a_sweep_runs_resumes_and_compares(tmp_path):
 
 
 @pytest.mark.slow
+def test_two_sweeps_share_a_database_and_one_is_killed(tmp_path):
+    """With its run, in the middle of it: SQLite's database, on one machine."""
+    rates = [f"{i / 100}" for i in range(1, 6)]
+    storage = f"--storage=sqlite:///{tmp_path}/study.db"
+    runs = tmp_path / "runs"
+    given = command(runs, f"--config.lr={','.join(rates)}", storage)
+    both = [
+        subprocess.Popen(
+            given, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
+        for _ in "12"
+    ]
+    limit = time.monotonic() + 120
+    while len(list(runs.glob("*/config.json"))) < 2 and time.monotonic() < limit:
+        time.sleep(0.05)
+    os.killpg(both[0].pid, signal.SIGKILL)
+    both[0].communicate()
+    said = both[1].communicate(timeout=300)[0]
+    assert both[1].returncode == 0, said
+    rows = json.loads((runs / "sweep.json").read_text())
+    assert {row["setting"] for row in rows} == {f"lr={rate}" for rate in rates}
+    assert len(rows) == len(rates)
+    assert all(RunRecord(path).trained for path in runs.glob("lr=*,seed=0"))
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ties runs to cores")
 def test_side_by_side_with_one_that_fails(tmp_path):
     """Two at a time; the learning rate of 1e30 diverges, the other run is kept."""

@@ -1,7 +1,8 @@
 """Trains a few steps on so many devices each; prints what came out, line by line.
 
 Run by `test_shards.py` in a process of its own, as the number of devices is fixed when
-JAX starts: `python on_devices.py SHARDS DTYPE BATCH_NORM DEVICES[:PLACEMENT] ...`.
+JAX starts:
+`python on_devices.py SHARDS DTYPE BATCH_NORM MUON DEVICES[:PLACEMENT] ...`.
 """
 
 import json
@@ -28,6 +29,7 @@ def crc(tree) -> int:
 
 def main():
     shards, dtype, batch_norm = int(sys.argv[1]), sys.argv[2], sys.argv[3] == "True"
+    muon = float(sys.argv[4])
     backend.configure()
     recipe = step.Recipe(
         model=VGG(
@@ -38,14 +40,14 @@ def main():
             dtype=dtype,
         ),
         augment=Augment(crop=2, flip="random", normalize="cifar10"),
-        optimizer=SGD(nesterov=True, decay="l2").transformation(),
+        optimizer=SGD(nesterov=True, muon=muon).transformation(),
         schedule=lambda _: 0.01,
         shards=shards,
     )
     numbers = np.random.default_rng(0)
     images = numbers.integers(0, 256, (BATCH, SIZE, SIZE, 3), np.uint8)
     labels = numbers.integers(0, 10, BATCH).astype(np.int32)
-    for named in sys.argv[4:]:
+    for named in sys.argv[5:]:
         count, _, where = named.partition(":")
         where = where or "replicated"
         devices = mesh.over(int(count))

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -34,8 +35,10 @@ class Stop(Interrupt):
         return super().__call__()
 
 
-def run(workdir, devices, shards):
-    config = tiny(**{"mesh.data": devices, "shards": shards})
+def run(workdir, shape, shards):
+    """Trains on so many devices, or on groups of them, "2x2"."""
+    data, model = map(int, f"{shape}x1".split("x")[:2])
+    config = tiny(**{"mesh.data": data, "mesh.model": model, "shards": shards})
     return loop.train(config, workdir, Console(quiet=True))
 
 
@@ -49,7 +52,7 @@ def on_device_run(workdir, shards):
     """As on accelerators, whose memory holds the images."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(on_device, "fits", lambda split, mesh: True)
-        return run(workdir, 4, shards)
+        return run(workdir, "4", shards)
 
 
 def spread(workdir, shards):
@@ -60,21 +63,24 @@ def spread(workdir, shards):
         return loop.train(tiny(**fields), workdir, Console(quiet=True))
 
 
-def moved(workdir, shards):
-    """Stopped on four devices, resumed on two."""
+def moved(workdir, shards, before="4", after="2"):
+    """Stopped on some devices, resumed on others."""
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
         patch.setattr(session, "Interrupt", Stop)
-        run(workdir, 4, shards)
-    return run(workdir, 2, shards)
+        run(workdir, before, shards)
+    return run(workdir, after, shards)
 
 
 RUNS = {
-    "1": lambda workdir, shards: run(workdir, 1, shards),
-    "2": lambda workdir, shards: run(workdir, 2, shards),
-    "4": lambda workdir, shards: run(workdir, 4, shards),
+    "1": partial(run, shape="1"),
+    "2": partial(run, shape="2"),
+    "4": partial(run, shape="4"),
+    "2x2": partial(run, shape="2x2"),
     "placed": on_device_run,
     "fsdp": spread,
     "moved": moved,
+    "2x2 to 1": partial(moved, before="2x2", after="1"),
+    "4 to 1x2": partial(moved, before="4", after="1x2"),
 }
 
 
@@ -84,7 +90,7 @@ def main():
     with tempfile.TemporaryDirectory() as directory:
         for name in sys.argv[2:]:
             workdir = Path(directory, name)
-            show(name, workdir, RUNS[name](workdir, shards))
+            show(name, workdir, RUNS[name](workdir, shards=shards))
 
 
 if __name__ == "__main__":

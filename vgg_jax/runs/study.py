@@ -21,6 +21,7 @@ from vgg_jax.runs.sweep_grid import Grid, Range
 
 JOURNAL = "optuna.log"  # in the workdir of a sweep, unless it names a storage
 _ATTEMPTS, _RETRY = 5, 0.5  # at opening a database, seconds apart
+_BUSY = 60.0  # seconds to wait while another process writes to SQLite's
 # Draws before a setting is tried that was tried before; after some, at random: where
 # few settings are good, the sampler proposes the same ones again and again.
 _DRAWS, _GUIDED = 50, 10
@@ -95,6 +96,8 @@ def _created(storage: str, name: str) -> optuna.Study:
 
 
 def _storage(storage: str) -> Any:
+    if storage.startswith("sqlite:"):
+        return _sqlite(storage)
     if "://" in storage:
         return storage
     log = Path(storage).absolute()  # the lock is a link to it, followed from anywhere
@@ -106,6 +109,23 @@ def _storage(storage: str) -> Any:
         finally:
             lock.release()
     return optuna.storages.JournalStorage(JournalFileBackend(str(log), lock_obj=lock))
+
+
+def _sqlite(url: str) -> Any:
+    """Opens a database of SQLite's, whose transactions lock it from their beginning.
+
+    As Python begins them, two processes read that a trial is free, and both take it.
+    """
+    from sqlalchemy import event
+
+    own = {"isolation_level": None, "timeout": _BUSY}  # ours to begin; SQLAlchemy's way
+    storage = optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": own})
+
+    @event.listens_for(storage.engine, "begin")
+    def lock(connection: Any) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return storage
 
 
 def enqueue(

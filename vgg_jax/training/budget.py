@@ -45,7 +45,13 @@ def check(
         shards=config.shards // mesh.size,
     )
     parameters = cost.total(rows).params
-    state -= placement.spared(config.mesh.state, mesh.size, parameters)
+    state -= placement.spared(
+        config.mesh.state,
+        mesh.size,
+        parameters,
+        model=config.mesh.model,
+        divided=placement.divided(rows, config.mesh.model),
+    )
     if state > there or state + activations > _SLACK * there:
         raise ConfigError(
             f"training model.width={model.width:g} on batch_size={config.batch_size} "

@@ -87,12 +87,14 @@ class Devices:
     """Which devices a run uses.
 
     Attributes:
-        data: number of devices that share each batch; 0: all.
+        data: number of devices, or groups of them, that share each batch; 0: all.
+        model: devices of a group, which divide the columns of the dense layers.
         state: what each of them holds of the weights and of the optimiser's state, one
             of `placement.PLACEMENTS`.
     """
 
     data: int = field(0, in_range(0))
+    model: int = field(1, in_range(1))
     state: str = field("replicated", one_of(PLACEMENTS))
 
     def __post_init__(self) -> None:

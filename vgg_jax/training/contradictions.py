@@ -26,6 +26,7 @@ def check(config: "Config") -> None:
         _workers,
         _normalize,
         _shards,
+        _groups,
     ):
         rule(config)
 
@@ -124,4 +125,26 @@ def _shards(config: "Config") -> None:
         raise ConfigError(
             f"remainder='keep' gives a last batch that {shards} shards may not divide: "
             "set remainder=drop"
+        )
+
+
+def _groups(config: "Config") -> None:
+    model, dense = config.mesh.model, config.model
+    if model == 1:
+        return
+    if dense.head == "compact" or not dense.hidden:
+        raise ConfigError(
+            f"mesh.model={model} divides the hidden dense layers, and there are none "
+            f"(model.head={dense.head!r}, model.hidden={tuple(dense.hidden)}): set "
+            "mesh.model=1"
+        )
+    if any(width % model for width in dense.hidden):
+        raise ConfigError(
+            f"model.hidden={tuple(dense.hidden)} cannot be divided among groups of "
+            f"mesh.model={model} devices: use a divisor"
+        )
+    if config.shards > 1:
+        raise ConfigError(
+            f"shards={config.shards} are computed each by one device with all of the "
+            f"weights, which mesh.model={model} divides: set one of them to 1"
         )

@@ -19,6 +19,15 @@ def check(config: Config, mesh: Mesh) -> None:
         ConfigError: the numbers do not divide one another.
     """
     devices, count, batch = mesh.size, config.shards, config.batch_size
+    model, one = config.mesh.model, "mesh.data=1"
+    groups = ""
+    if model > 1:
+        groups = f" (mesh.data={devices // model} groups of mesh.model={model})"
+        one += " and mesh.model=1"
+        if jax.process_count() > 1:
+            raise ConfigError(
+                f"mesh.model={model} is for the devices of one process: set it to 1"
+            )
     if config.mesh.state != "replicated" and jax.process_count() > 1:
         if mesh.devices.flat[0].platform == "cpu":
             raise ConfigError(
@@ -34,13 +43,13 @@ def check(config: Config, mesh: Mesh) -> None:
         )
     if count == 1 and batch % devices:
         raise ConfigError(
-            f"batch_size={batch} cannot be divided among {devices} devices: use "
-            f"{-(-batch // devices) * devices}, or mesh.data=1"
+            f"batch_size={batch} cannot be divided among {devices} devices{groups}: "
+            f"use {-(-batch // devices) * devices}, or {one}"
         )
     if count == 1 < devices and config.remainder == "keep":
         raise ConfigError(
             f"remainder='keep' gives a last batch that {devices} devices may not "
-            "divide: set remainder=drop, or mesh.data=1"
+            f"divide: set remainder=drop, or {one}"
         )
     check_convolution(config, images_at_once(config, mesh))
 

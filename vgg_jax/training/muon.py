@@ -6,11 +6,14 @@ iteration is `optax.contrib`'s (same coefficients); here it runs on the Gram mat
 outputs, takes two fifths of the multiplications (counted, 512 outputs).
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
 
-from vgg_jax.training.stateless import stateless
+from vgg_jax import mesh as meshes
+from vgg_jax.training import assignment, shards
 
 _A, _B, _C = 3.4445, -4.7750, 2.0315  # one step is a X + b (X X') X + c (X X')^2 X
 _STEPS = 5
@@ -52,22 +55,51 @@ def _of_kernel(velocity: jax.Array) -> jax.Array:
     return scale * orthogonal(matrix).reshape(velocity.shape)
 
 
+def _operations(velocity: jax.Array) -> float:
+    """Returns the multiplications of `_of_kernel`, about."""
+    outputs = velocity.shape[-1]
+    inputs = velocity.size // outputs
+    short, long = sorted((inputs, outputs))
+    return 2 * short**2 * long + 4 * _STEPS * short**3
+
+
+def _scaled(direction: jax.Array, factor: jax.Array) -> jax.Array:
+    return factor * direction
+
+
+def _is_of_convolution(path: tuple, velocity: jax.Array) -> bool:
+    return path[-1].key == "kernel" and velocity.ndim == 4
+
+
 def of_kernels(factor: float) -> optax.GradientTransformationExtraArgs:
     """Orthogonalises the velocity of each convolution kernel; leaves the others.
+
+    Its `update` takes the extra arguments `learning_rate` and, if several devices share
+    the work, `mesh`: each does some of the kernels for all (`assignment`).
 
     Args:
         factor: this times the extra argument `learning_rate` is the norm of each
             filter's update.
     """
 
-    def update(updates, params, learning_rate):
+    def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> Any:
         del params
+        leaves, tree = jax.tree_util.tree_flatten_with_path(updates)
+        moved = [leaf for _, leaf in leaves]
+        chosen = [i for i, leaf in enumerate(leaves) if _is_of_convolution(*leaf)]
+        velocities = [moved[i] for i in chosen]
+        mesh = extra_args.get("mesh") or meshes.over(1)
+        directions = assignment.mapped(
+            shards.alike(_of_kernel, mesh),
+            velocities,
+            list(map(_operations, velocities)),
+            mesh,
+        )
+        scaled = shards.alike(_scaled, mesh)  # fused with the decay it rounds otherwise
+        for i, direction in zip(chosen, directions, strict=True):
+            moved[i] = scaled(direction, factor * extra_args["learning_rate"])
+        return jax.tree.unflatten(tree, moved), state
 
-        def change(path, velocity):
-            if path[-1].key == "kernel" and velocity.ndim == 4:
-                return factor * learning_rate * _of_kernel(velocity)
-            return velocity
-
-        return jax.tree_util.tree_map_with_path(change, updates)
-
-    return stateless(update)
+    return optax.GradientTransformationExtraArgs(
+        lambda params: optax.EmptyState(), update
+    )

@@ -7,23 +7,15 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from vgg_jax import mesh as meshes
-from vgg_jax.data.batches import TrainingBatch
-from vgg_jax.data.datasets import Dataset
-from vgg_jax.data.in_memory import Split
 from vgg_jax.errors import ConfigError, choose
 from vgg_jax.nn import cost
-from vgg_jax.nn.preprocessing import PREPROCESSING
-from vgg_jax.training import division, placement, recipe, step
+from vgg_jax.training import ahead_of_time, collectives, division, placement
 from vgg_jax.training.config import Config
-
-_STEPS = 1_000  # per epoch; a schedule needs a number, a step does not depend on it
 
 
 class Chip(NamedTuple):
@@ -54,30 +46,6 @@ CHIPS = {
     "h100": Chip(989e12, 80e9, 3350e9, 450e9, "gpu"),
     "h200": Chip(989e12, 141e9, 4800e9, 450e9, "gpu"),
 }
-# XLA's collectives, and the bytes that a device sends for each of its result's, of n
-# devices in a ring.
-_COLLECTIVES = {
-    "all-reduce": lambda n: 2 * (n - 1) / n,
-    "all-gather": lambda n: (n - 1) / n,
-    "reduce-scatter": lambda n: n - 1,
-    "collective-permute": lambda n: 1,
-    "all-to-all": lambda n: (n - 1) / n,
-}
-_BYTES = {
-    "pred": 1,
-    "s8": 1,
-    "u8": 1,
-    "bf16": 2,
-    "f16": 2,
-    "f32": 4,
-    "s32": 4,
-    "u32": 4,
-}
-_RESULT = re.compile(
-    rf" = (?P<types>.+?) (?P<name>{'|'.join(_COLLECTIVES)})(?P<start>-start)?\("
-)
-_CHANNEL = re.compile(r"channel_id=(\d+)")
-_TYPE = re.compile(r"(?P<dtype>[a-z]+\d*)\[(?P<shape>[\d,]*)\]")
 
 
 # libtpu compiles only: it need not lock a TPU, nor ask Google Cloud which one it is on.
@@ -162,14 +130,15 @@ def plan(config: Config, topology: str, *, classes: int, size: int) -> Plan:
     )
     if chip.kind == "gpu":
         return _estimated(config, chip, count, rows)
-    mesh = _mesh(topology)
+    mesh = _mesh(topology, config.mesh.model)
     division.check(config, mesh)
-    program = counting = _compiled(config, mesh, classes, size)
+    step = partial(ahead_of_time.compiled, mesh=mesh, classes=classes, size=size)
+    program = counting = step(config)
     if config.shards > mesh.size:  # XLA counts once what a loop does for each shard
         flat = dataclasses.replace(config, shards=mesh.size)
-        counting = _compiled(flat, mesh, classes, size)
+        counting = step(flat)
     memory, counted = program.memory_analysis(), counting.cost_analysis()
-    collectives = collectives_of(counting.as_text())
+    crossing = collectives.of_program(counting.as_text())
     return Plan(
         chip=chip,
         devices=mesh.size,
@@ -181,11 +150,8 @@ def plan(config: Config, topology: str, *, classes: int, size: int) -> Plan:
         + memory.generated_code_size_in_bytes,
         flops=counted["flops"],
         traffic=counted["bytes accessed"],
-        collectives=collectives,
-        sent=sum(
-            _COLLECTIVES[kind](mesh.size) * size
-            for kind, (_, size) in collectives.items()
-        ),
+        collectives=crossing,
+        sent=collectives.sent(crossing, mesh.size),
         compiled=True,
     )
 
@@ -193,10 +159,12 @@ def plan(config: Config, topology: str, *, classes: int, size: int) -> Plan:
 def _estimated(
     config: Config, chip: Chip, count: int, rows: Sequence[cost.LayerCost]
 ) -> Plan:
-    """Plans without a compiler: data-parallel, each gradient added up over all."""
-    if config.batch_size % count:
+    """Plans without a compiler."""
+    model = config.mesh.model
+    if config.batch_size % count or count % model:
         raise ConfigError(
             f"batch_size={config.batch_size} cannot be divided among {count} devices"
+            + f" in groups of mesh.model={model}" * (model > 1)
         )
     images = config.batch_size // count
     total = cost.total(list(rows))
@@ -207,21 +175,54 @@ def _estimated(
         remat=config.model.remat,
         shards=max(config.shards // count, 1),
     )
-    gradients = 4 * total.params if count > 1 else 0
+    divided = placement.divided(rows, model)
+    crossing = _crossing(config, rows, images, count)
+    numbers = Counter(kind for kind, *_ in crossing)
+    sizes = {
+        name: sum(size for kind, size, _ in crossing if kind == name)
+        for name in numbers
+    }
     return Plan(
         chip=chip,
         devices=count,
         images=images,
-        memory=sum(estimate) - placement.spared(config.mesh.state, count, total.params),
+        memory=sum(estimate)
+        - placement.spared(
+            config.mesh.state, count, total.params, model=model, divided=divided
+        ),
         flops=6 * total.macs * images,
         traffic=None,
-        collectives={"all-reduce": (1, gradients)} if gradients else {},
-        sent=_COLLECTIVES["all-reduce"](count) * gradients,
+        collectives={name: (numbers[name], sizes[name]) for name in numbers},
+        sent=sum(collectives.RING[kind](ring) * size for kind, size, ring in crossing),
         compiled=False,
     )
 
 
-def _mesh(topology: str) -> Mesh:
+def _crossing(
+    config: Config, rows: Sequence[cost.LayerCost], images: int, count: int
+) -> list[tuple[str, int, int]]:
+    """Returns kind, bytes and devices of what is sent, but for the logits.
+
+    Gradients are added up over all devices, those of divided columns over the groups.
+    In a group, dense layers take the inputs of all its images, and add up their
+    gradient.
+    """
+    model = config.mesh.model
+    dense = [row for row in rows if placement.divided([row], model)]
+    columns = sum(row.params for row in dense)
+    rest = cost.total(list(rows)).params - columns
+    crossing = [
+        ("all-reduce", 4 * rest, count),
+        ("all-reduce", 4 * columns // model, count // model),
+    ]
+    value = images * model * cost.BYTES[str(config.model.dtype)]
+    for row in dense:
+        inputs = value * row.macs // row.elements
+        crossing += [("all-gather", inputs, model), ("all-reduce", inputs, model)]
+    return [sent for sent in crossing if sent[1] and sent[2] > 1]
+
+
+def _mesh(topology: str, model: int) -> Mesh:
     from jax.experimental import topologies
 
     for name, value in _COMPILES_ONLY.items():
@@ -234,69 +235,4 @@ def _mesh(topology: str) -> Mesh:
             f"--topology={topology} cannot be compiled for ({said}): install TPU's "
             "compiler, pip install libtpu, and name a slice that exists"
         ) from error
-    return meshes.of(found.devices)
-
-
-def _compiled(config: Config, mesh: Mesh, classes: int, size: int) -> Any:
-    """Returns the training step, compiled for devices that are not here."""
-    pixels = np.broadcast_to(np.uint8(0), (1, size, size, 3))
-    split = Split(pixels, np.zeros(1, np.int32))
-    names = tuple(map(str, range(classes)))
-    dataset = Dataset(config.data.name, names, split, None, split)
-    some = next(iter(PREPROCESSING))  # any numbers make the same program
-    scales = () if config.data.streams else config.augment.scales
-    augment = dataclasses.replace(config.augment, normalize=some, scales=scales)
-    config = dataclasses.replace(config, augment=augment)
-    what = recipe.build(config, dataset, _STEPS)
-    train_step: Any = step.compiled(what, mesh, config.mesh.state)[0]
-    state = jax.eval_shape(
-        partial(step.init, what, seed=0, image_shape=(size, size, 3))
-    )
-    whole, spread = meshes.whole(mesh), meshes.spread(mesh)
-    there = partial(jax.ShapeDtypeStruct, sharding=whole)
-    rows = partial(jax.ShapeDtypeStruct, sharding=spread)
-    count = config.batch_size
-    batch = TrainingBatch(
-        rows((count, size, size, 3), np.uint8),
-        rows((count,), np.int32),
-        rows((count,), np.int32),
-        there((), np.int32),
-    )
-    state = jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(
-            leaf.shape, leaf.dtype, sharding=sharding
-        ),
-        state,
-        placement.shardings(state, mesh, config.mesh.state),
-    )
-    return train_step.lower(state, batch).compile()
-
-
-def collectives_of(program: str) -> dict[str, tuple[int, int]]:
-    """Returns number and bytes of the results of XLA's collectives, by name.
-
-    Args:
-        program: of one device, as XLA writes it.
-
-    >>> collectives_of("%a = (f32[4,2]{1,0}, bf16[3]{0}) all-reduce-start(%x, %y), ...")
-    {'all-reduce': (1, 38)}
-    """
-    numbers, sizes, seen = Counter(), Counter(), set()
-    for line in program.splitlines():
-        found = _RESULT.search(line)
-        if not found:
-            continue
-        name, channel = found["name"], _CHANNEL.search(line)
-        if channel and (name, channel[1]) in seen:  # one that several fusions carry
-            continue
-        seen.add((name, channel and channel[1]))
-        parts = [
-            _BYTES.get(dtype, 4) * math.prod(int(n) for n in shape.split(",") if n)
-            for dtype, shape in _TYPE.findall(found["types"])
-            if (dtype, shape) != ("u32", "")  # of the machinery
-        ]
-        if found["start"] and name != "all-reduce":  # operands, then results
-            parts = parts[len(parts) // 2 :]
-        numbers[name] += 1
-        sizes[name] += sum(parts)
-    return {name: (numbers[name], sizes[name]) for name in sorted(numbers)}
+    return meshes.of(found.devices, model)

@@ -81,16 +81,22 @@ class Session:
         self.train_step, self.eval_step = step.compiled(
             self.recipe, self.mesh, self.config.mesh.state
         )
-        whole = meshes.whole(self.mesh)
-        self.gather = jax.jit(lambda tree: tree, out_shardings=whole)
+        gathered = partial(placement.gathered, mesh=self.mesh)
+        self.gather = jax.jit(gathered)
         self.saved_at = time.monotonic()
         self.told: set[str] = set()
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether a device may hold a part of the weights or the optimiser's state."""
+        mesh = self.config.mesh
+        return mesh.state != "replicated" or mesh.model > 1
 
     def evaluate(self, name: str, variables: Any) -> Evaluation | None:
         """Evaluates the split `name`; None if a signal came meanwhile."""
         split = getattr(self.dataset, name)
         variables = cast(self.recipe.model, variables)
-        if self.config.mesh.state != "replicated" and self.mesh.size > 1:
+        if self.is_spread and self.mesh.size > 1:
             variables = self.gather(variables)
         evaluation = evaluate(
             self.eval_step,
@@ -127,7 +133,7 @@ class Session:
     def save(self, state: step.TrainState, metrics: Mapping | None = None) -> bool:
         """Starts a checkpoint; returns whether it is the best so far."""
         self.saved_at = time.monotonic()
-        if self.config.mesh.state != "replicated":
+        if self.is_spread:
             state = meshes.gathered(state)
         if metrics is None:
             return self.checkpoints.save(state, seconds=self.epoch_seconds())
@@ -259,7 +265,7 @@ def opened(
         console: where progress goes.
     """
     say = partial(progress.say, console)
-    mesh = meshes.over(config.mesh.data)
+    mesh = meshes.over(config.mesh.data, config.mesh.model)
     division.check(config, mesh)
     budget.check(config, mesh)
     start = _start(config, workdir)

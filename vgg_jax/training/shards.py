@@ -17,7 +17,7 @@ from jax import lax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from vgg_jax.mesh import DATA
+from vgg_jax.mesh import AXES, DATA
 from vgg_jax.nn.apart import apart
 
 Tree = Any
@@ -56,7 +56,7 @@ def compute(
         common: arrays that each shard sees whole.
         shards: arrays whose first axis counts the shards: a power of two, and a
             multiple of the number of devices.
-        mesh: of devices; a power of two.
+        mesh: of devices; a power of two, none along `model`.
 
     Returns:
         The sums, whole on each device; and the rest, whose first axis counts the
@@ -72,8 +72,8 @@ def compute(
     there = jax.shard_map(
         partial(_on_a_device, alike(function, mesh), devices=mesh.size),
         mesh=mesh,
-        in_specs=(P(), P(DATA)),
-        out_specs=(P(), P(DATA)),
+        in_specs=(P(), P(AXES)),
+        out_specs=(P(), P(AXES)),
         check_vma=False,
     )
     return there(common, shards)

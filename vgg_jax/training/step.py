@@ -19,7 +19,7 @@ from vgg_jax.nn import patterns
 from vgg_jax.nn.vgg import VGG
 from vgg_jax.nn.views import averaged
 from vgg_jax.training import placement as placements
-from vgg_jax.training import shards
+from vgg_jax.training import shards, tensor_parallel
 from vgg_jax.training.augment import Augment
 from vgg_jax.training.schedule import Plateau
 from vgg_jax.training.weight_averaging import Average
@@ -264,35 +264,36 @@ def train_step(
         recipe: what the step does.
         state: donated where jitted so.
         batch: as `batches.training` yields them.
-        mesh: of the devices that share the shards of a batch; None: the first alone.
+        mesh: of the devices that share a batch and the work; None: the first alone.
 
     Returns:
         The next state; and `loss` (smoothed, nats), `accuracy` of the batch in [0, 1]
         and the `learning_rate` used, float32 scalars.
     """
+    mesh = mesh or meshes.over(1)
     images, dropout_key = network_input(recipe, batch, seed=state.seed, step=state.step)
     trained, fixed = patterns.split(state.params, recipe.frozen)
     make_pass = partial(_passed, recipe)
     if recipe.shards > 1:
-        make_pass = partial(_passed_in_shards, recipe, mesh or meshes.over(1))
+        make_pass = partial(_passed_in_shards, recipe, mesh)
     weights = trained, fixed, state.batch_stats
     made = make_pass(weights, images, batch.labels, dropout_key)
     rate = learning_rate(recipe, state.step, state.plateau)
-    update = partial(_updated, recipe)
+    update = partial(_updated, recipe, mesh)
     if recipe.shards > 1:  # fused with the sum of the shards it rounds otherwise
-        update = shards.alike(update, mesh or meshes.over(1))
+        update = shards.alike(update, mesh)
     state = update(state, made, rate)
     accuracy = made.sums.top1 / made.sums.count
     return state, {"loss": made.loss, "accuracy": accuracy, "learning_rate": rate}
 
 
 def _updated(
-    recipe: Recipe, state: TrainState, made: _Pass, rate: jax.Array
+    recipe: Recipe, mesh: Mesh, state: TrainState, made: _Pass, rate: jax.Array
 ) -> TrainState:
     """Returns the next state, after a pass."""
     trained, fixed = patterns.split(state.params, recipe.frozen)
     updates, opt_state = recipe.optimizer.update(
-        made.gradient, state.opt_state, trained, learning_rate=rate
+        made.gradient, state.opt_state, trained, learning_rate=rate, mesh=mesh
     )
     trained: Any = optax.apply_updates(trained, updates)
     ema = state.ema
@@ -365,22 +366,26 @@ def compiled(
     whole, spread = meshes.whole(mesh), meshes.spread(mesh)
 
     def stays(state: TrainState, batch: TrainingBatch) -> tuple[TrainState, dict]:
-        state, metrics = train_step(recipe, state, batch, mesh=mesh)
+        with tensor_parallel.activations_over(mesh):
+            state, metrics = train_step(recipe, state, batch, mesh=mesh)
         where = placements.shardings(state, mesh, placement)
         return jax.lax.with_sharding_constraint(state, where), metrics
 
+    def scores(variables: dict[str, Any], batch: Batch) -> tuple[Sums, jax.Array]:
+        with tensor_parallel.activations_over(mesh):
+            return eval_step(recipe, variables, batch, mesh=mesh)
+
+    weights = whole if mesh.shape[meshes.MODEL] == 1 else None  # as the arrays come
     train = jit(
         stays,
         donate_argnums=0,
         in_shardings=(
-            whole if placement == "replicated" else None,  # as the arrays come
+            weights if placement == "replicated" else None,
             TrainingBatch(spread, spread, spread, whole),
         ),
     )
     evaluate = jit(
-        partial(eval_step, recipe, mesh=mesh),
-        in_shardings=(whole, spread),
-        out_shardings=(whole, spread),
+        scores, in_shardings=(weights, spread), out_shardings=(whole, spread)
     )
     return train, evaluate
 
