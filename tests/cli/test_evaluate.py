@@ -90,6 +90,8 @@ def test_every_prediction_is_written_to_a_new_file(place, capsys, tmp_path):
         (["--flip"], "--flip needs --protocol"),
         (["--scales=256"], "--scales needs --protocol"),
         (["--csv=x.csv"], "--csv needs --protocol"),
+        (["--protocol=dense", "--csv=nowhere/x.csv"], "no directory .*nowhere"),
+        (["--protocol=dense", "--weights=,"], "no networks to evaluate"),
         (["--protocol=dense", "--views=2"], "give one of them"),
         (["--protocol=dense", "--scales=8,large"], "must be pixels"),
         (["--protocol=dense", "--scales=4"], "4 pixels are fewer than the 8"),

@@ -1,12 +1,15 @@
 """The paper's testing protocol as equalities: section 3.2, by explicit loops."""
 
+import functools
+import itertools
+
 import jax
 import numpy as np
 import PIL.Image
 import pytest
 
 from vgg_jax.errors import ConfigError
-from vgg_jax.evaluation import grouping, protocol
+from vgg_jax.evaluation import grouping, posteriors, protocol
 from vgg_jax.evaluation.protocol import evaluate
 from vgg_jax.interop.network import random
 from vgg_jax.nn.dense import activation_map
@@ -21,11 +24,14 @@ SCALES = (17, 24)
 
 
 def networks(count=1, **fields):
-    made = VGG("conv3-8 | conv3-16 |", 7, **{"hidden": (12,), "conv": "lax"} | fields)
-    return [
-        random(made, "cifar10", seed=seed, size=SIZE).replace(source=f"network {seed}")
-        for seed in range(count)
-    ]
+    fields = {"hidden": (12,), "conv": "lax"} | fields
+    return [network_of(seed, **fields) for seed in range(count)]
+
+
+@functools.cache
+def network_of(seed, *, size=SIZE, variant="conv3-8 | conv3-16 |", **fields):
+    made = random(VGG(variant, 7, **fields), "cifar10", seed=seed, size=size)
+    return made.replace(source=f"network {seed}")
 
 
 class Photographs(list):
@@ -163,13 +169,41 @@ def test_batches_and_groups_make_no_difference(pixels):
 
 
 def test_few_programs_are_compiled_for_many_sizes():
-    (network,) = networks()
     numbers = np.random.default_rng(1)
-    source = photographs([tuple(s) for s in numbers.integers(8, 40, (60, 2))])
-    programs = evaluate([network], source).programs
-    assert programs <= grouping.PROGRAMS
-    ratios = {round(max(s) / min(s), 3) for s in (p.shape[:2] for p, _ in source)}
-    assert programs < len(ratios)  # fewer than the pictures would need alone
+    seen = grouping.Grouping(pixels=16 * 16 * 8)
+    items = [
+        grouping.Item(number, np.zeros((*size, 3), np.uint8))
+        for number, side in enumerate(numbers.integers(16, 129, 400))
+        for size in [(16, side) if number % 2 else (side, 16)]
+    ]
+    groups = [*seen.add(items), *seen.rest()]
+    assert grouping.SHAPES < len(seen.shapes) <= grouping.PROGRAMS
+    shown = list(itertools.chain.from_iterable(group.numbers for group in groups))
+    assert sorted(shown) == list(range(400))  # each once
+    assert max(np.prod(group.pixels.shape[:3]) for group in groups) <= 16 * 16 * 8
+
+
+@pytest.fixture
+def compiled():
+    """Names of the functions that JAX compiles from here on, by its own account."""
+    names = []
+
+    def listen(event, seconds, fun_name="", **_):
+        if event.endswith("backend_compile_duration"):
+            names.append(fun_name)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield names
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_so_many_programs_are_compiled_as_is_said(flip, compiled):
+    """Of a network that no other test has compiled; mirror images need no other."""
+    (network,) = networks(size=12 + flip, variant="conv3-4 |")
+    source = photographs(SIZES[:3])
+    programs = evaluate([network], source, scales=(13, 15), flip=flip).programs
+    assert 3 <= programs == compiled.count("jit(_of_group)")
 
 
 def test_errors_are_counted_and_damaged_pictures_are_errors():
@@ -220,20 +254,47 @@ def test_wrong_settings_name_the_remedy(how, said):
         evaluate(networks(), photographs(), **how)
 
 
-def test_networks_for_other_classes_are_not_fused():
+def test_each_network_says_what_it_needs():
+    """The first sees single pixels of its map; the second 7x7 of them, at 16 px too."""
+    (compact,), (paper,) = networks(head="compact", hidden=()), networks()
+    with pytest.raises(ConfigError, match="8 pixels are fewer than the 16"):
+        evaluate([compact, paper], photographs(), scales=(8,))
+    (adaptive,) = networks(head="adaptive")
+    for name in ("dense", "dense+crops"):
+        with pytest.raises(ConfigError, match=r"scales=\(16,\).*28 that network 0"):
+            evaluate([adaptive], photographs(), protocol=name)
+
+
+@pytest.mark.parametrize(
+    "fields, said",
+    [
+        ({"class_names": tuple("abcdefg")}, "names of classes differ"),
+        ({"size": 32}, "sizes of training differ: 16 and 32"),
+    ],
+)
+def test_networks_for_other_pictures_are_not_fused(fields, said):
     first, second = networks(2)
-    named = second.replace(class_names=tuple("abcdefg"))
-    with pytest.raises(
-        ConfigError, match="cannot be fused, for their names of classes"
-    ):
-        evaluate([first, named], photographs())
-    (other,) = networks(head="compact")
-    with pytest.raises(ConfigError, match="sizes of training differ: 16 and 32"):
-        evaluate([first, other.replace(size=32)], photographs())
+    with pytest.raises(ConfigError, match=f"cannot be fused, for their {said}"):
+        evaluate([first, second.replace(**fields)], photographs())
 
 
-def test_a_label_beyond_the_classes_is_named():
+def test_what_no_network_can_do_is_said():
+    (network,) = networks()
+    with pytest.raises(ConfigError, match="no networks to evaluate"):
+        evaluate([], photographs())
+    params = {k: v for k, v in network.variables["params"].items() if k != "fc8"}
+    with pytest.raises(ConfigError, match="has no fc8"):
+        evaluate([network.replace(variables={"params": params})], photographs())
+    with pytest.raises(ConfigError, match="its weights are for 256"):
+        evaluate([network.replace(size=20)], photographs(), protocol="center")
+    grey = Photographs((pixels[..., :1], label) for pixels, label in photographs())
+    with pytest.raises(ConfigError, match="picture 0 has 1 channels.*is for 3"):
+        evaluate([network], grey)
+
+
+@pytest.mark.parametrize("label", [7, -1])
+def test_a_label_beyond_the_classes_is_named(label):
     source = photographs()
-    source[0] = (source[0][0], 7)
+    source[0] = (source[0][0], label)
     with pytest.raises(ConfigError, match="has 7 classes, and picture 0 is of class"):
         evaluate(networks(), source)

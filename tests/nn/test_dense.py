@@ -1,5 +1,6 @@
 """The network as convolutions against the ordinary network, window by window."""
 
+import math
 from functools import partial
 
 import jax
@@ -23,7 +24,22 @@ def network(head, size, variant=POINTWISE, **fields):
     hidden = {} if head == "compact" else {"hidden": (12, 9), "dropout": 0.5}
     model = VGG(variant, 5, head=head, **({"conv": "lax"} | hidden | fields))
     images = jax.random.normal(jax.random.key(1), (2, *size, 3))
-    return model, jax.jit(model.init)(jax.random.key(0), images), images
+    return model, filled(model, images), images
+
+
+def filled(model, images):
+    """Weights by NumPy, which need no compiling; no bias, shift or mean is 0."""
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images)
+    random = np.random.default_rng(0)
+
+    def fill(leaf):
+        if leaf.ndim == 1:
+            return random.uniform(0.1, 0.5, leaf.shape).astype(np.float32)
+        scale = math.sqrt(2 / math.prod(leaf.shape[:-1]))
+        return random.normal(0, scale, leaf.shape).astype(np.float32)
+
+    kept = {k: v for k, v in shapes.items() if k in ("params", "batch_stats")}
+    return jax.tree.map(fill, kept)
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -101,19 +117,41 @@ def test_padding_makes_no_difference(fields):
     fields = dict(fields)
     at, head = fields.pop("at", (28, 28)), fields.pop("head", "paper")
     model, variables, _ = network(head, at, **fields)
-    random = np.random.default_rng(0)
-    noise = lambda leaf: leaf + random.uniform(0.1, 0.5, leaf.shape).astype(leaf.dtype)
-    variables = jax.tree.map(noise, variables)  # biases and shifts that are not 0
-    sizes = np.array([(28, 28), (33, 47)], np.int32)
-    images = random.normal(size=(2, 48, 48, 3)).astype(np.float32)  # junk around them
+    check_padding(model, variables, sizes=[(28, 28), (33, 47)], shape=(48, 48))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["A", "A-LRN", "B", "C", "D", "E"])
+@pytest.mark.parametrize("head", ["paper", "compact"])
+def test_padding_makes_no_difference_to_the_papers_networks(variant, head):
+    """All of Table 1, narrow: of 16 layers' worth of padding nothing is left."""
+    model, variables, images = network(head, (64, 64), variant, width=1 / 16)
+    check_padding(model, variables, sizes=[(64, 64), (77, 105)], shape=(96, 128))
+    got = jax.jit(class_scores, static_argnums=0)(model, variables, images)
+    wanted = jax.jit(model.apply)(variables, images)
+    np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_an_adaptive_head_is_the_papers_at_224_pixels():
+    """torchvision's VGG-16: its 7x7 average is the identity at the size of training."""
+    fields = {"width": 1 / 16, "batch_norm": True}
+    model, variables, images = network("adaptive", (224, 224), "D", **fields)
+    check_padding(model, variables, sizes=[(224, 260)], shape=(256, 320))
+    got = jax.jit(class_scores, static_argnums=0)(model, variables, images)
+    wanted = jax.jit(model.apply)(variables, images)
+    np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
+
+
+def check_padding(model, variables, *, sizes, shape):
+    random = np.random.default_rng(0)  # junk around the images
+    images = random.normal(size=(len(sizes), *shape, 3)).astype(np.float32)
     scores = jax.jit(class_scores, static_argnums=0)
-    got = scores(model, variables, images, jnp.asarray(sizes))
+    got = scores(model, variables, images, jnp.asarray(sizes, jnp.int32))
     for i, (height, width) in enumerate(sizes):
         alone = images[i : i + 1, :height, :width]
-        wanted = compiled_map(model, variables, alone, "fc8")
-        np.testing.assert_allclose(
-            got[i : i + 1], wanted.mean((1, 2)), rtol=2e-4, atol=2e-4
-        )
+        wanted = compiled_map(model, variables, alone, "fc8").mean((1, 2))
+        np.testing.assert_allclose(got[i : i + 1], wanted, rtol=2e-4, atol=2e-4)
 
 
 def test_inside_it_is_the_crops_and_at_the_borders_it_is_not():

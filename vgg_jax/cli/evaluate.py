@@ -98,7 +98,8 @@ def by_protocol(options: argparse.Namespace) -> None:
     """Prints the errors of each network, and of all together, by a protocol.
 
     Raises:
-        ConfigError, RunError: see `run`; or the CSV file exists.
+        ConfigError, RunError: see `run`; or the CSV file exists, or its directory
+            does not.
     """
     if options.views:
         raise ConfigError(
@@ -106,8 +107,7 @@ def by_protocol(options: argparse.Namespace) -> None:
             f"{options.protocol} of whole pictures: give one of them"
         )
     scales = _scales(options.scales)
-    if options.csv and Path(options.csv).exists():
-        raise ConfigError(f"--csv={options.csv} exists: name a new file")
+    _check_new(options.csv)
     names = [name for name in options.weights.split(",") if name]
     networks = [load(name) for name in names]
     split, classes, part = datasets.whole_pictures(
@@ -130,6 +130,14 @@ def by_protocol(options: argparse.Namespace) -> None:
     if options.csv:
         error_table.write(Path(options.csv), result, split.name, classes)
         print(f"all predictions: {options.csv}")
+
+
+def _check_new(file: str) -> None:
+    """Checks before hours of work that a file can be written after them."""
+    if file and Path(file).exists():
+        raise ConfigError(f"--csv={file} exists: name a new file")
+    if file and not (directory := Path(file).absolute().parent).is_dir():
+        raise ConfigError(f"--csv={file}: there is no directory {directory}: make it")
 
 
 def _scales(text: str) -> tuple[int, ...]:

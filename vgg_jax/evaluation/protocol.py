@@ -15,12 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from vgg_jax.errors import ConfigError, choose
+from vgg_jax.evaluation import suitability
 from vgg_jax.evaluation.metrics import Sums
 from vgg_jax.evaluation.posteriors import Posteriors
-from vgg_jax.evaluation.scaled_pictures import Pictures, read_ahead
+from vgg_jax.evaluation.scaled_pictures import Pictures, ScaledPicture, read_ahead
 from vgg_jax.evaluation.ways import PROTOCOLS
-from vgg_jax.interop.network import HEAD, Network
-from vgg_jax.nn import dense
+from vgg_jax.interop.network import Network
 
 PIXELS = 3_000_000  # per batch: 60 crops of 224
 
@@ -60,7 +60,7 @@ class Result(NamedTuple):
         damaged: why a picture could not be read, by its number.
         cut: numbers of the pictures that are longer than 8:1, of which the centre was
             seen.
-        programs: number of programs that were compiled.
+        programs: number of the networks' programs that were compiled.
     """
 
     scores: list[Score]
@@ -97,9 +97,8 @@ def evaluate(
         report: called with the number of pictures read so far.
 
     Raises:
-        ConfigError: there is no such protocol, a scale is too small, a network has no
-            head, says no size or has too few classes, or the networks differ in what
-            they are for.
+        ConfigError: there is no such protocol, or as `suitability.check`; or a picture
+            has a class or channels that the networks do not know.
 
     >>> from vgg_jax.interop.network import random
     >>> from vgg_jax.nn.vgg import VGG
@@ -110,8 +109,7 @@ def evaluate(
     ((1, 10), 2)
     """
     ways = choose(PROTOCOLS, protocol, "protocol")
-    size = _checked(networks, scales, dense_alone=ways == ("dense",))
-    scales = scales or (size,)
+    size, scales = suitability.check(networks, scales, ways)
     how = {"ways": ways, "scales": len(scales), "size": size, "flip": flip}
     posteriors = Posteriors(networks, len(source), pixels=pixels, **how)
     labels = np.full(len(source), -1, np.int32)
@@ -121,11 +119,7 @@ def evaluate(
         if isinstance(read, str):
             damaged[number] = read
             continue
-        if read.label >= (known := networks[0].model.num_classes):
-            raise ConfigError(
-                f"{networks[0].source} has {known} classes, and picture {number} is of "
-                f"class number {read.label}"
-            )
+        _check_picture(networks[0], number, read)
         labels[number] = read.label
         cut += [number] * read.is_cut
         posteriors.add(number, read.pixels)
@@ -150,46 +144,17 @@ def _score(means: np.ndarray, labels: np.ndarray) -> Score:
     return Score(posteriors, 1 - sums["accuracy"], 1 - sums["top5"])
 
 
-def _checked(
-    networks: Sequence[Network], scales: Sequence[int], *, dense_alone: bool
-) -> int:
-    """Returns the size of training of the networks, once they can be used so."""
-    for network in networks:
-        network.check_weights(HEAD)
-    first = networks[0]
-    _check_alike(networks)
-    size = _size_of(first)
-    least = dense.trained_size(first.model, first.variables) if dense_alone else size
-    if small := [scale for scale in scales if scale < least]:
+def _check_picture(network: Network, number: int, read: ScaledPicture) -> None:
+    """Checks what only the picture itself says: its label, its channels."""
+    known = network.model.num_classes
+    if not 0 <= read.label < known:
         raise ConfigError(
-            f"scales={tuple(scales)}: {small[0]} pixels are fewer than the {least} "
-            f"that {first.source} needs: give that or more"
+            f"{network.source} has {known} classes, and picture {number} is of class "
+            f"number {read.label}"
         )
-    return size
-
-
-def _check_alike(networks: Sequence[Network]) -> None:
-    facts: dict[str, Callable[[Network], object]] = {
-        "sizes of training": _size_of,
-        "numbers of classes": lambda network: network.model.num_classes,
-        "names of classes": lambda network: network.class_names,
-    }
-    first = networks[0]
-    for network in networks[1:]:
-        for fact, of in facts.items():
-            if of(network) != of(first):
-                raise ConfigError(
-                    f"{first.source} and {network.source} cannot be fused, for their "
-                    f"{fact} differ: {of(first)} and {of(network)}"
-                )
-
-
-def _size_of(network: Network) -> int:
-    if network.size:
-        return network.size
-    if network.model.head == "compact":
+    found, wanted = read.pixels[0].shape[-1], suitability.channels_of(network)
+    if found != wanted:
         raise ConfigError(
-            f"{network.source} does not say the size of its images: set it, "
-            "network.replace(size=N)"
+            f"picture {number} has {found} channels, and {network.source} is for "
+            f"{wanted}: convert the pictures, or name other weights"
         )
-    return dense.trained_size(network.model, network.variables)
