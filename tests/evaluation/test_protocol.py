@@ -9,7 +9,7 @@ import PIL.Image
 import pytest
 
 from vgg_jax.errors import ConfigError
-from vgg_jax.evaluation import grouping, posteriors, protocol
+from vgg_jax.evaluation import grouping, protocol
 from vgg_jax.evaluation.protocol import evaluate
 from vgg_jax.interop.network import random
 from vgg_jax.nn.dense import activation_map
