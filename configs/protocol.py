@@ -33,5 +33,5 @@ def get_config(argument="D,jitter"):
     config.optimizer.nesterov = True
     config.optimizer.decay = "l2"
     config.schedule.name = "cosine"
-    config.schedule.warmup = 0.1
+    config.schedule.warmup = 0.083333333  # one epoch
     return config

@@ -36,10 +36,10 @@ def modern(fields: Mapping[str, Any]) -> dict[str, Any]:
     for (group, field, old), new in _VALUES.items():
         if _group(renamed, group).get(field) == old:
             renamed[group] = {**renamed[group], field: new}
-    for group, added in _NEW_FIELDS.items():
-        if known := _group(renamed, group):
-            renamed[group] = {**added, **known}
     if _group(renamed, "model"):  # all of a config, not a few fields
+        for group, added in _NEW_FIELDS.items():
+            if known := _group(renamed, group):
+                renamed[group] = {**added, **known}
         renamed = {**_NEW, **renamed}
     schedule: dict[str, Any] = dict(_group(renamed, "schedule"))
     warmup: Any = schedule.get("warmup_epochs")

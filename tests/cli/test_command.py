@@ -34,7 +34,13 @@ def test_help_lists_every_command(capsys):
 
 def test_every_module_of_the_folder_is_a_command_or_serves_them():
     modules = {p.stem for p in (ROOT / "vgg_jax" / "cli").glob("[a-z]*.py")}
-    serving = {"command", "config_file", "settings_check", "weights_option"}
+    serving = {
+        "command",
+        "config_file",
+        "error_table",
+        "settings_check",
+        "weights_option",
+    }
     assert modules - command.COMMANDS.keys() == serving
 
 

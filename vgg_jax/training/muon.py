@@ -88,14 +88,15 @@ def of_kernels(factor: float) -> optax.GradientTransformationExtraArgs:
         moved = [leaf for _, leaf in leaves]
         chosen = [i for i, leaf in enumerate(leaves) if _is_of_convolution(*leaf)]
         velocities = [moved[i] for i in chosen]
-        mesh = extra_args.get("mesh") or meshes.over(1)
+        of_kernel, scaled = _of_kernel, _scaled
+        if mesh := extra_args.get("mesh"):  # fused with the decay it rounds otherwise
+            of_kernel, scaled = (shards.alike(f, mesh) for f in (of_kernel, scaled))
         directions = assignment.mapped(
-            shards.alike(_of_kernel, mesh),
+            of_kernel,
             velocities,
             list(map(_operations, velocities)),
-            mesh,
+            mesh or meshes.over(1),
         )
-        scaled = shards.alike(_scaled, mesh)  # fused with the decay it rounds otherwise
         for i, direction in zip(chosen, directions, strict=True):
             moved[i] = scaled(direction, factor * extra_args["learning_rate"])
         return jax.tree.unflatten(tree, moved), state

@@ -292,8 +292,13 @@ def _updated(
 ) -> TrainState:
     """Returns the next state, after a pass."""
     trained, fixed = patterns.split(state.params, recipe.frozen)
+    alone = mesh.size == 1 == recipe.shards  # with nobody to be alike to
     updates, opt_state = recipe.optimizer.update(
-        made.gradient, state.opt_state, trained, learning_rate=rate, mesh=mesh
+        made.gradient,
+        state.opt_state,
+        trained,
+        learning_rate=rate,
+        mesh=None if alone else mesh,
     )
     trained: Any = optax.apply_updates(trained, updates)
     ema = state.ema
