@@ -11,7 +11,8 @@ from vgg_jax.runs.workdir import differences
 from vgg_jax.training.config import build, resolve
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-NAMES = sorted({p.stem for p in CONFIGS.glob("[a-z]*.py")} - {"finetune"})  # of 0.2
+NEW = {"finetune", "imagenet", "protocol"}  # of 0.2
+NAMES = sorted({p.stem for p in CONFIGS.glob("[a-z]*.py")} - NEW)
 # Epochs of warm-up by version 0.1 (commit cf59324), where there were any.
 WARMUP_EPOCHS = {
     "quickstart": 3.0,

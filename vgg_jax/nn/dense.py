@@ -43,7 +43,7 @@ def activation_map(
         sizes: int `[B, 2]`, height and width of each image, of which the rest is
             padding at the right and the bottom; None: all of them are whole. Inside
             (`class_scores` knows how far) the map is what the image alone would give:
-            what the padding becomes is set to zero after every layer.
+            what the padding becomes is set to zero before every convolution.
 
     Returns:
         `[B, h, w, features]` in the dtype of the model; logits are float32.
@@ -141,7 +141,7 @@ def _blanking(body: list[LayerSpec], sizes: jax.Array | None) -> Callable:
     factor = 1
     for spec in body:
         factor *= 2 if spec.kind == "pool" else 1
-        if spec.kind in ("lrn", "relu", "pool"):
+        if spec.kind in ("relu", "pool"):  # LRN leaves zeros as they are
             shrunk[spec.name] = factor
 
     def intercept(call, args, kwargs, context):
