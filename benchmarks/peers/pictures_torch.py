@@ -12,14 +12,6 @@ import sys  # noqa: E402
 sys.path.pop(0)
 import torch  # noqa: E402
 
-# Its compiled operators are not those of PyTorch for CPUs; nothing here uses them.
-_OPERATORS = """nms qnms roi_align ps_roi_align roi_pool ps_roi_pool qroi_align
-    deform_conv2d"""
-_LIBRARY = torch.library.Library("torchvision", "DEF")
-for _name in _OPERATORS.split():
-    _LIBRARY.define(f"{_name}(Tensor x) -> Tensor")
-    _LIBRARY.define(f"_{_name}_backward(Tensor x) -> Tensor")
-
 from torchvision import datasets  # noqa: E402
 from torchvision.transforms import v2  # noqa: E402
 
