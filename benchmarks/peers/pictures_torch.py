@@ -11,7 +11,6 @@ import sys  # noqa: E402
 # Beside this file is `pytorch.py`, whose name torchvision looks for.
 sys.path.pop(0)
 import torch  # noqa: E402
-
 from torchvision import datasets  # noqa: E402
 from torchvision.transforms import v2  # noqa: E402
 
