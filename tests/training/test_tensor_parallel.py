@@ -40,6 +40,7 @@ def equal_but_for_rounding(row, one):
         np.testing.assert_allclose(row[name], one[name], 1e-4, 1e-4)
 
 
+@pytest.mark.slow
 def test_a_group_of_two_comes_to_the_numbers_of_one_device():
     one, two = told("on_meshes.py", "1x1", "1x2")
     equal_but_for_rounding(two, one)
