@@ -90,7 +90,8 @@ def of_kernels(factor: float) -> optax.GradientTransformationExtraArgs:
         velocities = [moved[i] for i in chosen]
         of_kernel, scaled = _of_kernel, _scaled
         if mesh := extra_args.get("mesh"):  # fused with the decay it rounds otherwise
-            of_kernel, scaled = (shards.alike(f, mesh) for f in (of_kernel, scaled))
+            of_kernel = shards.alike(_of_kernel, mesh)
+            scaled = shards.alike(_scaled, mesh)
         directions = assignment.mapped(
             of_kernel,
             velocities,
