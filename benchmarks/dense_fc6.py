@@ -8,7 +8,8 @@ offsets. The maps are those of pictures at Q = 224, 384 and 512.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -62,24 +63,38 @@ def summed(x: jax.Array, kernel: jax.Array) -> jax.Array:
     )
 
 
-def told(way: Callable, x: jax.Array, kernel: jax.Array, wanted: jax.Array) -> str:
-    """Returns one way's row of the table."""
-    start = time.perf_counter()
-    compiled = jax.jit(way).lower(x, kernel).compile()
-    compiling = time.perf_counter() - start
-    seconds = []
+def seconds_each(calls: Sequence[Callable[[], jax.Array]]) -> list[float]:
+    """Returns the least seconds of each; they take turns, as other load comes and goes."""
+    least = [float("inf")] * len(calls)
     for _ in range(RUNS):
-        start = time.perf_counter()
-        found = jax.block_until_ready(compiled(x, kernel))
-        seconds.append(time.perf_counter() - start)
-    plan = compiled.memory_analysis()
-    megabytes = plan.temp_size_in_bytes / 1e6 if plan else float("nan")
-    off = float(jnp.abs(found - wanted).max() / jnp.abs(wanted).max())
+        for i, call in enumerate(calls):
+            start = time.perf_counter()
+            jax.block_until_ready(call())
+            least[i] = min(least[i], time.perf_counter() - start)
+    return least
+
+
+def compare(x: jax.Array, kernel: jax.Array) -> None:
+    """Prints a row per way."""
     batch, height, width, _ = x.shape
-    return (
-        f"{batch}x{height}x{width}  {way.__name__:16}  {min(seconds):7.3f} s  "
-        f"{megabytes:6.0f} MB  compiled in {compiling:5.2f} s  off by {off:.0e}"
-    )
+    wanted, compiled, compiling = WAYS[0](x, kernel), [], []
+    for way in WAYS:
+        start = time.perf_counter()
+        compiled.append(jax.jit(way).lower(x, kernel).compile())
+        compiling.append(time.perf_counter() - start)
+    seconds = seconds_each([partial(program, x, kernel) for program in compiled])
+    for i, (way, program) in enumerate(zip(WAYS, compiled, strict=True)):
+        off = jnp.abs(program(x, kernel) - wanted).max() / jnp.abs(wanted).max()
+        megabytes = program.memory_analysis().temp_size_in_bytes / 1e6
+        print(
+            f"{batch}x{height}x{width}  {way.__name__:16}  {seconds[i]:7.3f} s  "
+            f"{megabytes:6.0f} MB  compiled in {compiling[i]:5.2f} s  "
+            f"off by {float(off):.0e}",
+            flush=True,
+        )
+
+
+WAYS = (gathered, gathered_at_once, convolved, summed)
 
 
 def main():
@@ -89,9 +104,7 @@ def main():
     kernel = 0.01 * jax.random.normal(keys[0], (SIDE**2 * CHANNELS, FEATURES))
     for shape in MAPS:
         x = jax.random.normal(keys[1], (*shape, CHANNELS))
-        wanted = gathered(x, kernel)
-        for way in (gathered, gathered_at_once, convolved, summed):
-            print(told(way, x, kernel, wanted), flush=True)
+        compare(x, kernel)
 
 
 if __name__ == "__main__":
