@@ -64,7 +64,7 @@ def summed(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def seconds_each(calls: Sequence[Callable[[], jax.Array]]) -> list[float]:
-    """Returns the least seconds of each; they take turns, as other load comes and goes."""
+    """Returns the least seconds of each; they take turns, as other load varies."""
     least = [float("inf")] * len(calls)
     for _ in range(RUNS):
         for i, call in enumerate(calls):
