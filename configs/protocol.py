@@ -2,13 +2,13 @@
 
 A seventh of the paper's sides: S is 36 for its 256, or uniform in [36, 73] for
 [256, 512], the crop 32 for 224, with a network of a quarter of the width, a paper head
-and no batch norm. So deep a network learns in few epochs when its convolutions begin as
-the identity. The argument names the configuration and S: `D,jitter`, `E,36`.
+and no batch norm. The convolutions begin as the identity, so that a deep network learns
+in few epochs. The argument names the configuration and S: `D,jitter`, `E,36`.
 
     python main.py --config=configs/protocol.py:D,jitter
 
-`python -m benchmarks.protocol_table` trains what the table of docs/protocol.md needs,
-and tests it by every protocol of the paper.
+`python -m benchmarks.protocol_table` trains these networks, and tests them by every
+protocol of the paper. It has not been run to its end yet.
 """
 
 from configs import default

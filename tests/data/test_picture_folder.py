@@ -195,6 +195,11 @@ def test_a_missing_folder_is_named(tmp_path):
         load(tmp_path / "nowhere")
 
 
+def test_no_folder_at_all_is_told():
+    with pytest.raises(ConfigError, match="names no folder: folder:photos, say"):
+        datasets.load("folder:", **HOW)
+
+
 def test_an_empty_class_is_named(photos):
     (photos / "dog").mkdir()
     (photos / "dog" / "notes.txt").write_text("dogs")

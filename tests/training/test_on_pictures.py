@@ -9,6 +9,7 @@ from rich.console import Console
 
 from configs import imagenet
 from tests.training.test_loop import crc, epochs, numbers, stop_after
+from vgg_jax.data import datasets
 from vgg_jax.errors import ConfigError
 from vgg_jax.training import loop
 from vgg_jax.training.config import resolve
@@ -17,7 +18,7 @@ from vgg_jax.training.interrupt import Stopped
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """Two classes of thirty pictures, one of them damaged."""
+    """Two classes of thirty pictures; one of training and one of the test is damaged."""
     folder = tmp_path_factory.mktemp("photos")
     random = np.random.default_rng(0)
     for number, label in enumerate(("dark", "light")):
@@ -28,7 +29,15 @@ def photos(tmp_path_factory):
             picture = PIL.Image.fromarray(pixels.astype(np.uint8))
             picture.save(folder / label / f"{i:02}.png")
     (folder / "dark" / "07.png").write_bytes(b"no picture")
+    file = folder / of_the_test(folder).removeprefix("train/")
+    file.write_bytes(b"no picture")
     return folder
+
+
+def of_the_test(folder):
+    """The name of the first picture of the test split."""
+    split, _, _ = datasets.whole_pictures(f"folder:{folder}", "train[90%:]")
+    return split.name(0)
 
 
 def config(photos, **fields):
@@ -53,7 +62,8 @@ def test_a_run_on_a_folder_is_resumed_exactly(photos, tmp_path, monkeypatch):
     assert (tmp_path / "whole" / "classes.txt").read_text() == "dark\nlight\n"
     assert len(result["data"]["components"]) == 3
     said = console.export_text()
-    assert said.count("damaged picture train/dark/07.png") == 1
+    for name in ("train/dark/07.png", of_the_test(photos)):
+        assert said.count(f"damaged picture {name}") == 1
     quiet = Console(quiet=True)
     with monkeypatch.context() as patch:
         stop_after(patch, 5)  # in the second epoch of three steps

@@ -24,6 +24,7 @@ from rich.progress import track
 from rich.text import Text
 
 from vgg_jax.cli import weights_option
+from vgg_jax.data import pictures
 from vgg_jax.errors import ConfigError, RunError
 from vgg_jax.inference.predict import Prediction, predictions
 from vgg_jax.interop.load import load
@@ -82,7 +83,7 @@ def found(names: Sequence[str]) -> list[Path]:
         ConfigError: a name is standard input or an address, or there is nothing there.
     """
     files: list[Path] = []
-    suffixes = {s for s, form in PIL.Image.registered_extensions().items() if form}
+    suffixes = pictures.suffixes()
     for name in names:
         path = Path(name)
         if name == "-" or "://" in name:

@@ -12,7 +12,6 @@ from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
-import PIL.Image
 
 from vgg_jax.data import folder_layout, pictures
 from vgg_jax.data.framing import Centre, Frame
@@ -157,7 +156,7 @@ def _pictures(splits: folder_layout.Splits) -> tuple[folder_layout.Splits, list[
     Raises:
         ConfigError: a class has no picture.
     """
-    known = {s for s, form in PIL.Image.registered_extensions().items() if form}
+    known = pictures.suffixes()
     is_one = lambda file: file.suffix.lower() in known
     kept = {
         split: {label: [*filter(is_one, fs)] for label, fs in classes.items()}

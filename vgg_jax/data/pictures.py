@@ -23,6 +23,16 @@ def accept_large() -> None:
     warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
 
 
+def suffixes() -> set[str]:
+    """Returns the endings of names, in lower case, of the formats that Pillow knows.
+
+    >>> {".jpg", ".jpeg", ".png"} <= suffixes(), ".txt" in suffixes()
+    (True, False)
+    """
+    known = PIL.Image.registered_extensions()
+    return {suffix for suffix, form in known.items() if form}
+
+
 def eight_bits(picture: PIL.Image.Image) -> PIL.Image.Image:
     """Returns a picture whose values are from 0 to 255; grey of 16 bits is scaled.
 

@@ -64,8 +64,9 @@ def opened(
                 f"data.name={name!r} has pictures of any size: set augment.resize to "
                 "the size to train at"
             )
-        path = Path(name.removeprefix(PREFIX)).expanduser()
-        folder = PictureFolder(path, report)
+        if not (path := name.removeprefix(PREFIX)):
+            raise ConfigError(f"data.name={name!r} names no folder: folder:photos, say")
+        folder = PictureFolder(Path(path).expanduser(), report)
         reader = partial(folder.reader, **shown)
         return Stored(folder.counts, folder.classes, folder.ids, reader, None)
     builder = find(name, data_dir=data_dir, archive_dir=archive_dir, report=report)

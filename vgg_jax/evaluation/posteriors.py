@@ -46,13 +46,9 @@ class Posteriors:
         self._mesh = mesh = meshes.over()
         # The fast convolutions take seconds to compile, which a batch that comes once
         # does not win back; XLA's own differ by rounding.
-        self._networks = {
-            is_full: [
-                meshes.on_all(network.configured(dtype="float32", **conv), mesh)
-                for network in networks
-            ]
-            for is_full, conv in ((True, {}), (False, {"conv": "lax"}))
-        }
+        placed = [meshes.on_all(n.configured(dtype="float32"), mesh) for n in networks]
+        plain = [network.configured(conv="lax") for network in placed]
+        self._networks = {True: placed, False: plain}  # by `Group.is_full`
         self._size, self._flip = size, flip
         self._groupings = {way: Grouping(pixels, mesh.size) for way in ways}
         self._shares = {w: 1 / (len(ways) * scales * WAYS[w].parts_count) for w in ways}

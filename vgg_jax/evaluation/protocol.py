@@ -127,8 +127,8 @@ def evaluate(
     means = posteriors.means
     means[:, [*damaged]] = 1 / means.shape[-1]
     return Result(
-        scores=[_score(rows, labels) for rows in means],
-        fusion=_score(means.mean(0), labels),
+        scores=[score(rows, labels) for rows in means],
+        fusion=score(means.mean(0), labels),
         labels=labels,
         damaged=damaged,
         cut=cut,
@@ -136,7 +136,17 @@ def evaluate(
     )
 
 
-def _score(means: np.ndarray, labels: np.ndarray) -> Score:
+def score(means: np.ndarray, labels: np.ndarray) -> Score:
+    """Returns posteriors with their errors.
+
+    Args:
+        means: posteriors, floating point `[N, K]`.
+        labels: int32 `[N]`; -1 for a damaged picture, whose posteriors are uniform.
+
+    >>> found = score(np.array([[0.7, 0.3], [0.6, 0.4]]), np.array([0, 1]))
+    >>> found.top1, found.top5
+    (0.5, 0.0)
+    """
     posteriors = means.astype(np.float32)
     # Whatever the label of a damaged picture: of equal posteriors none is a hit.
     known = jnp.maximum(jnp.asarray(labels), 0)

@@ -79,6 +79,7 @@ def tested(session: Session, state: TrainState) -> tuple[TrainState, Evaluation]
     if session.config.test_with == "best":
         state = session.best(state)
     test = session.evaluate("test", state.variables)
+    session.tell_damaged()
     return None if test is None or session.stop() else (state, test)
 
 
