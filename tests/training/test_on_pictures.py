@@ -18,7 +18,7 @@ from vgg_jax.training.interrupt import Stopped
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """Two classes of thirty pictures; one of training and one of the test is damaged."""
+    """Two classes of thirty pictures; one of training, one of the test is damaged."""
     folder = tmp_path_factory.mktemp("photos")
     random = np.random.default_rng(0)
     for number, label in enumerate(("dark", "light")):
