@@ -23,7 +23,7 @@ import vgg_jax
 from configs import protocol as config_file
 from vgg_jax import backend, machine
 from vgg_jax.data import datasets
-from vgg_jax.errors import guarded
+from vgg_jax.errors import RunError, guarded
 from vgg_jax.evaluation import protocol
 from vgg_jax.evaluation.scaled_pictures import OfSplit
 from vgg_jax.files import write_atomically
@@ -36,6 +36,7 @@ MANY = (73, 110, 146)  # Q: the paper's 256, 384, 512
 ONE = {"73": (73,), "jitter": (110,)}
 NEAR = {"73": (64, 73, 82), "jitter": MANY}  # the paper's S - 32, S, S + 32; or those
 FUSED = ("D", "E")
+DIVERGED = "diverged"  # in the file of a network whose training failed: why
 # Of the paper (docs/facts.md, section 4): top-1 / top-5 error in % on ImageNet.
 PAPER = {
     ("B", "73", "one scale"): "28.7 / 9.9",
@@ -81,11 +82,16 @@ def measure(name: str, variant: str, scale: str, seed: int, out: Path, runs: Pat
     file = out / f"{name}.json"
     row = json.loads(file.read_text()) if file.exists() else {}
     missing = [test for test in tests_of(variant, scale) if test not in row]
-    if not missing:
+    if not missing or DIVERGED in row:
         return
     config = config_file.get_config(f"{variant},{scale}")
     config.seed = seed
-    loop.train(config, runs / name, test=False)
+    try:
+        loop.train(config, runs / name, test=False)
+    except RunError as error:
+        print(name, error, flush=True)
+        write_atomically(file, json.dumps({DIVERGED: str(error)}, indent=2) + "\n")
+        return
     network = vgg_jax.load(str(runs / name))
     for test in missing:
         way, scales = TESTS[test]
@@ -135,11 +141,17 @@ def together(out: Path, seed: int) -> dict[str, dict[str, float]]:
 
 
 def table(out: Path) -> str:
-    """Returns the table as Markdown: mean over the seeds, each of them, the paper's."""
+    """Returns the table as Markdown: mean over the seeds, each of them, the paper's.
+
+    Below it are the networks whose training failed.
+    """
+    failed = []
     rows: dict[tuple[str, str, str], list[dict[str, float]]] = {}
     for file in sorted(out.glob("*.json")):
         variant, scale, _ = file.stem.split("_")
         for test, row in json.loads(file.read_text()).items():
+            if test == DIVERGED:
+                failed.append(f"{file.stem}: {row}")
             if test in TESTS:
                 rows.setdefault((variant, scale, test), []).append(row)
     for seed in SEEDS:
@@ -163,7 +175,7 @@ def table(out: Path) -> str:
                     f"| {test} | {variant} | {trained[scale]} | {first:.2f} | {each} | "
                     f"{fifth:.2f} | {paper} |"
                 )
-    return "\n".join(lines)
+    return "\n".join([*lines, *failed])
 
 
 def main():

@@ -29,6 +29,13 @@ def pytest_configure(config):
 
 
 @pytest.fixture
+def cpu():
+    """Skips a test that is about XLA:CPU where JAX computes on something else."""
+    if jax.default_backend() != "cpu":
+        pytest.skip("about XLA:CPU")
+
+
+@pytest.fixture
 def rewrite_record():
     """A function that changes what a checkpoint's record says, by its own sums."""
 

@@ -187,37 +187,6 @@ def test_the_cpu_is_expected(platforms, plugin, expected, monkeypatch):
     assert backend._expects_cpu() == expected
 
 
-GRAPHS = "--xla_gpu_enable_command_buffer"
-
-
-@pytest.mark.parametrize(
-    "platforms, plugin, flags, expected",
-    [
-        ("cuda,cpu", True, "", f"{GRAPHS}=+CONVOLUTION"),
-        ("", True, "", f"{GRAPHS}=+CONVOLUTION"),
-        ("", False, "", ""),
-        ("cpu", True, "", ""),
-        ("cuda,cpu", True, f"{GRAPHS}=", f"{GRAPHS}="),  # the user's choice
-    ],
-)
-def test_convolutions_go_into_cuda_graphs(platforms, plugin, flags, expected):
-    code = (
-        "import os; from vgg_jax import backend, machine\n"
-        "machine.has_bfloat16 = lambda: False\n"
-        f"backend.find_spec = lambda name: {plugin} and name == 'jax_plugins'\n"
-        "backend.configure(); print(os.environ.get('XLA_FLAGS', ''))"
-    )
-    told = {"JAX_PLATFORMS": platforms} if platforms else {}
-    assert python(code, XLA_FLAGS=flags, **told).strip() == expected
-
-
-def test_this_jaxlib_records_convolutions():
-    """JAX ends the process where XLA_FLAGS holds what its XLA does not know."""
-    code = "import jax; print(jax.jit(lambda x: x + 1)(1))"
-    flag = f"--{backend._GRAPHS_FLAG}={backend._GRAPHS}"
-    assert python(code, XLA_FLAGS=flag).strip() == "2"
-
-
 FILLED = """
 import sys
 from pathlib import Path

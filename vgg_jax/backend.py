@@ -21,9 +21,6 @@ _CACHE_BYTES = 2_000_000_000  # of compiled programs; least recently used out fi
 # Seconds of compilation: JAX looks at every program of the cache before it adds one,
 # for 0.4 seconds where there are 5,000; most are compiled in a twentieth of that.
 _WORTH_KEEPING = 0.2
-# Adds convolutions to what XLA records as CUDA graphs on a GPU: at small batches the
-# launches of its kernels take longer than they run.
-_GRAPHS_FLAG, _GRAPHS = "xla_gpu_enable_command_buffer", "+CONVOLUTION"
 # Packages by which JAX finds devices other than the CPU.
 _PLUGINS = ("jax_plugins", "libtpu")
 
@@ -38,8 +35,6 @@ def configure() -> None:
 
     * Turns on oneDNN in XLA_FLAGS on a CPU with bfloat16, if this jaxlib knows the
       flag; an unknown one would abort the process. A choice in XLA_FLAGS wins.
-    * Has XLA record a GPU's convolutions, with all between them, as CUDA graphs. A
-      choice in XLA_FLAGS wins.
     * Has glibc keep freed memory, so that each training step can reuse it, where JAX
       will compute on the CPU. GLIBC_TUNABLES and MALLOC_* in the environment win.
     * Keeps programs that took 0.2 seconds to compile for the next start, at most 2 GB
@@ -55,8 +50,6 @@ def configure() -> None:
         _turn_on_onednn()
         if _expects_cpu():
             memory.keep_freed()
-        elif find_spec("jax_plugins"):
-            _add_flag(_GRAPHS_FLAG, _GRAPHS)
     if not jax.config.jax_compilation_cache_dir:
         jax.config.update(
             "jax_compilation_cache_dir", str(files.cache_directory() / "xla")

@@ -15,6 +15,8 @@ from vgg_jax.nn.architecture import layers as network_layers
 
 FAST_MAX, FAST_MEAN = (partial(pooling.pool2d, kind=kind) for kind in pooling.POOLS)
 TOLERANCE = {"float32": 1e-5, "bfloat16": 5e-3}  # relative 2-norm
+# Of the bias gradient: an H100 rounds to bfloat16 between the parts of a long sum.
+BIAS = 1 if jax.default_backend() == "cpu" else 2
 
 
 def shapes(size, divide=1):
@@ -88,7 +90,8 @@ def check(shape, batch, dtype, tolerance=TOLERANCE):
     for name, got, want in zip(names, results, reference(*exact), strict=True):
         assert got.dtype == dtype and got.shape == want.shape, name
         error = np.linalg.norm(np.asarray(got, np.float64) - want)
-        assert error <= tolerance[dtype] * np.linalg.norm(want), name
+        most = tolerance[dtype] * (BIAS if "bias" in name else 1)
+        assert error <= most * np.linalg.norm(want), name
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
@@ -149,7 +152,7 @@ def test_large_batches_in_pieces(shape, dtype, monkeypatch):
 
 
 @pytest.fixture
-def f2_everywhere(monkeypatch):
+def f2_everywhere(cpu, monkeypatch):
     monkeypatch.setattr(machine, "cpu_kind", lambda: conv._F2_KINDS[0])
     monkeypatch.setattr(conv, "_MIN_F2_PIXELS", 1)
     monkeypatch.setattr(conv, "_MIN_F2_PRODUCTS", 1)
@@ -208,6 +211,7 @@ def test_reference_sees_a_wrong_gradient():
     assert np.linalg.norm(got - want) > 10 * TOLERANCE["float32"] * np.linalg.norm(want)
 
 
+@pytest.mark.usefixtures("cpu")
 @pytest.mark.parametrize("implementation, used", [("auto", False), ("lax", True)])
 def test_small_float32_maps_avoid_lax_on_cpu(implementation, used):
     """XLA:CPU runs a 3x3 convolution of 2x2 maps 200x slower than the other layers."""

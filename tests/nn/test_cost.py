@@ -134,6 +134,7 @@ def test_what_training_keeps(batch_norm):
     assert [row.kept for row in rows] == [256 * (1 + batch_norm), 64, 2]
 
 
+@pytest.mark.usefixtures("cpu")
 @pytest.mark.parametrize(
     "batch_norm", [pytest.param(False, marks=pytest.mark.slow), True]
 )
@@ -158,6 +159,7 @@ def test_what_a_stage_computed_again_keeps():
     assert took == [value * (512 + 64 + 128 + 32 + 2), value * (64 + 32 + 512)]
 
 
+@pytest.mark.usefixtures("cpu")
 def test_a_stage_computed_again_takes_less_memory():
     """XLA's own plans. Of equal stages all but one are left out."""
     model = VGG("conv1-32 conv1-32 conv1-32 | " + "conv1-128 " * 9 + "|", 10)
@@ -166,6 +168,7 @@ def test_a_stage_computed_again_takes_less_memory():
     assert staged < 0.8 * whole
 
 
+@pytest.mark.usefixtures("cpu")
 def test_each_activation_is_kept_once():
     """Large activations dominate: the plan exceeds them by less than a half.
 

@@ -165,6 +165,7 @@ def test_the_cpu_algorithms_have_the_gradient_of_plain_convolutions(pool):
     assert distance(got, want) < 1e-5
 
 
+@pytest.mark.usefixtures("cpu")
 @pytest.mark.parametrize("transform", [jax.jit, lambda f: f])
 def test_forward_mode_of_the_cpu_algorithms_is_refused_in_one_line(transform):
     loss, params, along = network("auto")
