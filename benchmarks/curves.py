@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 
 from vgg_jax.errors import RunError, guarded
 from vgg_jax.runs import metric_log
-from vgg_jax.runs.figures import COLOURS
+from vgg_jax.runs.curves import COLOURS
 from vgg_jax.runs.run_record import RunRecord
 
 _PANELS = {"accuracy": ("top-1 accuracy, %", 100), "loss": ("loss, nats", 1)}

@@ -8,6 +8,7 @@ from pathlib import Path
 from vgg_jax.errors import RunError
 from vgg_jax.evaluation.protocol import Result, Score
 from vgg_jax.interop.network import Network
+from vgg_jax.nn.softmax import most_probable
 
 _NAMED = 10  # damaged pictures that are named
 _BEST = 5  # classes per row of a CSV file
@@ -93,7 +94,7 @@ def write(
             rows.writerow(["picture", "label", *sum(heads, ())])
             for number, label in enumerate(result.labels):
                 said = "damaged" if number in result.damaged else classes[label]
-                best = result.fusion.best(number, count)
+                best = most_probable(result.fusion.posteriors[number], count)
                 pairs = ((classes[k], f"{p:.6f}") for k, p in best)
                 rows.writerow([name(number), said, *sum(pairs, ())])
     except OSError as error:

@@ -39,16 +39,6 @@ class Score(NamedTuple):
     top1: float
     top5: float
 
-    def best(self, number: int, count: int = 5) -> list[tuple[int, float]]:
-        """Returns the most probable classes of a picture, as number and posterior.
-
-        >>> Score(np.float32([[0.25, 0.5, 0.25]]), 0.0, 0.0).best(0, 2)
-        [(1, 0.5), (0, 0.25)]
-        """
-        row = self.posteriors[number]
-        chosen = np.argsort(-row, kind="stable")[:count]
-        return [(int(k), float(row[k])) for k in chosen]
-
 
 class Result(NamedTuple):
     """The scores of networks on pictures.

@@ -18,7 +18,7 @@ from vgg_jax.data import pictures
 from vgg_jax.errors import ConfigError, choose
 from vgg_jax.interop.network import HEAD, Network
 from vgg_jax.nn.images import ValueRange
-from vgg_jax.nn.softmax import softmax
+from vgg_jax.nn.softmax import most_probable, softmax
 from vgg_jax.nn.views import VIEWS, averaged
 
 # Threads that decode, each so many pictures at a time: Pillow lets others run, but
@@ -50,8 +50,7 @@ class Prediction(NamedTuple):
         [(1, 0.5), (0, 0.25)]
         """
         assert self.probabilities is not None
-        best = np.argsort(-self.probabilities, kind="stable")[:count]
-        return [(int(label), float(self.probabilities[label])) for label in best]
+        return most_probable(self.probabilities, count)
 
 
 def probabilities(

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def softmax(logits: jax.Array) -> jax.Array:
@@ -15,3 +16,17 @@ def softmax(logits: jax.Array) -> jax.Array:
     [[0.5, 0.5, 0.0]]
     """
     return jnp.exp(jax.nn.log_softmax(logits))
+
+
+def most_probable(probabilities: np.ndarray, count: int) -> list[tuple[int, float]]:
+    """Returns classes as number and probability, the best first; of equals, in order.
+
+    Args:
+        probabilities: floating point `[K]`.
+        count: number of classes, K at most.
+
+    >>> most_probable(np.float32([0.25, 0.5, 0.25]), 2)
+    [(1, 0.5), (0, 0.25)]
+    """
+    best = np.argsort(-probabilities, kind="stable")[:count]
+    return [(int(label), float(probabilities[label])) for label in best]
