@@ -38,6 +38,8 @@ def test_facts_and_no_measurement(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "cifar10"))
     facts = dict(doctor.facts())
     assert facts["data sets"].endswith("none is there yet")
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "x"))
+    assert dict(doctor.facts())["data sets"].endswith("x, which does not exist yet")
 
 
 @pytest.mark.parametrize(

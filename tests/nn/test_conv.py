@@ -153,7 +153,7 @@ def test_large_batches_in_pieces(shape, dtype, monkeypatch):
 
 @pytest.fixture
 def f2_everywhere(cpu, monkeypatch):
-    monkeypatch.setattr(machine, "cpu_kind", lambda: conv._F2_KINDS[0])
+    monkeypatch.setattr(machine, "cpu_kind", lambda: conv.F2_KINDS[0])
     monkeypatch.setattr(conv, "_MIN_F2_PIXELS", 1)
     monkeypatch.setattr(conv, "_MIN_F2_PRODUCTS", 1)
     jax.clear_caches()

@@ -17,6 +17,7 @@ import jax
 from rich.console import Console
 
 from vgg_jax import backend, machine
+from vgg_jax.nn.conv import F2_KINDS
 
 # Kind of CPU -> type -> the training step's FLOP as a share of matrix products', where
 # nothing else runs: Winograd's direct arithmetic counts, so it may exceed 1
@@ -77,6 +78,8 @@ def _data_sets() -> str:
     from vgg_jax.data import stored  # needs [train]
 
     path = stored.directory()
+    if not path.exists():
+        return f"will be kept in {path}, which does not exist yet"
     found = sorted(child.name for child in path.glob("*") if child.is_dir())
     if not found:
         return f"are kept in {path}, and none is there yet"
@@ -87,6 +90,8 @@ def _convolutions() -> str:
     if jax.default_backend() != "cpu":
         return "is XLA's own"
     bfloat16 = "by oneDNN" if backend.onednn() else "by XLA, slow on this CPU"
+    if machine.cpu_kind() in F2_KINDS:
+        bfloat16 += ", training mostly by Winograd in small tiles"
     return f"is direct in bfloat16, {bfloat16}; mostly Winograd in float32"
 
 

@@ -38,7 +38,7 @@ _MAX_WINOGRAD_WASTE = 2.0  # padded area / area up to which Winograd still wins
 _DIRECT_PRODUCTS = 64 * 64  # channels, in times out, up to which Winograd is slower
 _FEW_PIXELS = 1024  # times the pixels are at most as many as the channels, in times out
 # Where bfloat16 trains by Winograd F(2x2).
-_F2_KINDS = ("AVX512_BF16",)
+F2_KINDS = ("AVX512_BF16",)
 _MIN_F2_SIZE, _MIN_F2_PIXELS = 4, 2048  # of a map, of all maps of a batch
 _MIN_F2_PRODUCTS = 128 * 256  # channels, in times out
 
@@ -121,7 +121,7 @@ def _trains_by_winograd(x: jax.Array, w: jax.Array) -> bool:
     they are by AMX, and where the transforms are small beside the products.
     """
     batch, height, width, channels = x.shape
-    if is_symbolic_dim(batch) or machine.cpu_kind() not in _F2_KINDS:
+    if is_symbolic_dim(batch) or machine.cpu_kind() not in F2_KINDS:
         return False
     pixels = math.prod(local_shape(x)[:3])
     return (
