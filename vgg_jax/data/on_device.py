@@ -9,7 +9,6 @@ import numpy as np
 from jax.sharding import Mesh
 
 from vgg_jax.data.in_memory import Split
-from vgg_jax.data.streaming import Streamed
 from vgg_jax.mesh import assembled, put, spread, whole
 
 _SHARE = 0.05  # of an accelerator's memory that the images of a run may take
@@ -64,21 +63,19 @@ def _taking(mesh: Mesh) -> Callable[[jax.Array, np.ndarray], jax.Array]:
     return jax.jit(take, out_shardings=spread(mesh))
 
 
-def fits(split: Split | Streamed, mesh: Mesh) -> bool:
+def fits(split: Split, mesh: Mesh) -> bool:
     """Returns whether the images of a split belong on the devices of this process.
 
-    Not if they are streamed, if the devices are CPUs, and if they would take more than
-    a twentieth of a device's memory, or that is not known.
+    Not if the devices are CPUs, and not if they would take more than a twentieth of a
+    device's memory, or that is not known.
     """
     device = mesh.local_devices[0]
-    if isinstance(split, Streamed) or device.platform == "cpu":
+    if device.platform == "cpu":
         return False
     limit = (device.memory_stats() or {}).get("bytes_limit", 0)
     return split.images.nbytes <= _SHARE * limit
 
 
-def placed(split: Split | Streamed, mesh: Mesh) -> Split | Streamed | OnDevice:
-    """Returns the split with its images on each device of a mesh, if streamed as is."""
-    if isinstance(split, Streamed):
-        return split
+def placed(split: Split, mesh: Mesh) -> OnDevice:
+    """Returns the split with its images on each device of a mesh."""
     return OnDevice(put(split.images, whole(mesh)), split.labels, mesh)

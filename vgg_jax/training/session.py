@@ -344,6 +344,8 @@ def _placed(
     split: datasets.Split | Streamed, mesh: Mesh
 ) -> datasets.Split | Streamed | on_device.OnDevice:
     """Returns the images on the devices, if those of all processes have room."""
+    if isinstance(split, Streamed):
+        return split
     fits = on_device.fits(split, mesh)
     if processes.count() > 1:
         fits = not processes.Agreement(mesh)(int(not fits))
