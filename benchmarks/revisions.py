@@ -3,8 +3,8 @@
     git clone . ../before && git -C ../before checkout cf59324
     python -m benchmarks.revisions --before=../before
 
-VGG-16 D at 32 px, batch 128, each revision in a process of its own that runs its own
-`benchmarks/peers/ours.py`. Printed are the medians over the rounds, and the ratio of
+VGG-16 D at 32 px, batch 128, or another network; each revision in a process of its own
+that runs its own `benchmarks/peers/ours.py`. Printed are the medians over the rounds, and the ratio of
 the times in the same round (median, least, most).
 """
 
@@ -24,7 +24,6 @@ _JOBS = (
     {"mode": "infer", "dtype": "float32", "batch_norm": False},
     {"mode": "infer", "dtype": "bfloat16", "batch_norm": True},
 )
-_NETWORK = {"batch": 128, "size": 32, "variant": "D", "width": 1.0}
 
 
 def main() -> None:
@@ -35,15 +34,25 @@ def main() -> None:
     parser.add_argument("--before", type=Path, required=True, help="another checkout")
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--steps", type=int, default=3, help="per turn")
+    parser.add_argument("--modes", default="train,infer")
+    parser.add_argument("--variant", default="D", help="A to E, or a table")
+    parser.add_argument("--width", type=float, default=1.0)
+    parser.add_argument("--size", type=int, default=32, help="pixels of the images")
+    parser.add_argument("--batch", type=int, default=128, help="images per step")
     options = parser.parse_args()
     before = options.before.resolve()
     if not (before / "benchmarks" / "peers" / PEERS[OURS].program).is_file():
         raise ConfigError(f"--before={options.before} is not a checkout of vgg_jax")
     print(machine.environment(), flush=True)
+    same = ("variant", "width", "size", "batch")
+    network = {name: getattr(options, name) for name in same}
+    print(" ".join(f"{name}={value}" for name, value in network.items()), flush=True)
     for job in _JOBS:
+        if job["mode"] not in options.modes.split(","):
+            continue
         processes = [
-            Process(PEERS[OURS], {**_NETWORK, **job}, before),
-            Process(PEERS[OURS], {**_NETWORK, **job}),
+            Process(PEERS[OURS], {**network, **job}, before),
+            Process(PEERS[OURS], {**network, **job}),
         ]
         for turn in range(options.rounds):
             for process in processes if turn % 2 else reversed(processes):
