@@ -9,7 +9,7 @@ import pytest
 from flax import linen as nn
 
 from vgg_jax import machine
-from vgg_jax.nn import conv, direct, pieces, pooling, relu, winograd
+from vgg_jax.nn import conv, pieces, pooling, relu, winograd
 from vgg_jax.nn.architecture import CONFIGURATIONS
 from vgg_jax.nn.architecture import layers as network_layers
 
@@ -142,7 +142,6 @@ def test_large_batches_in_pieces(shape, dtype, monkeypatch):
     cut = []
     count = pieces.count
     monkeypatch.setattr(pieces, "BYTES", 4 * image)
-    monkeypatch.setattr(direct, "_CACHED", 24 * image)
     monkeypatch.setattr(
         pieces, "count", lambda *a, **k: cut.append(count(*a, **k)) or cut[-1]
     )
@@ -150,17 +149,6 @@ def test_large_batches_in_pieces(shape, dtype, monkeypatch):
     check(shape, 12, dtype)
     jax.clear_caches()  # of what was traced with these limits
     assert set(cut) & {3, 6, 12}
-
-
-@pytest.mark.parametrize("rows", [1, 3, 6])
-@pytest.mark.parametrize("kernel", [3, 5])
-def test_large_images_by_rows(kernel, rows, cpu, monkeypatch):
-    """The gradient by the kernel sees neighbours that are in another piece."""
-    copied = kernel * (16 + 8) * 7 * jnp.dtype("bfloat16").itemsize  # per row
-    monkeypatch.setattr(direct, "_CACHED", rows * copied)
-    x = jnp.zeros((2, 12, 7, 16), jnp.bfloat16)
-    assert direct._rows_at_once(x, kernel * (16 + 8) / 16) == rows
-    check((12, 7, 16, 8, kernel), 2, "bfloat16")
 
 
 @pytest.fixture

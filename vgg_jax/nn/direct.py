@@ -8,7 +8,6 @@ matrix product; and the gradient by the kernel as one long matrix product.
 
 import math
 from collections.abc import Callable
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -22,9 +21,6 @@ Convolution = Callable[[jax.Array, jax.Array], jax.Array]
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 _FEW_CHANNELS = 8  # up to this many, the gradient by the kernel moves images both ways
-# Bytes of shifted copies that stay in the cache while they are multiplied. On cores of
-# 1 MB each, 2 to 16 MB differ little (`benchmarks/layers.py`).
-_CACHED = 4_000_000
 _NARROW = 8  # maps of a smaller width are joined ...
 _JOINED = 16  # ... up to this many side by side
 
@@ -129,66 +125,27 @@ def by_product(x: jax.Array, g: jax.Array, kernel: int) -> jax.Array:
 
     The k sideways shifts of the image are concatenated along the channels, and so are
     the k vertical shifts of the cotangent. An image of few channels, as the first
-    layer's, is shifted both ways instead. It is done for a few images at a time, or a
-    few rows of one, so that what is concatenated stays in the cache.
+    layer's, is shifted both ways instead.
     """
     (*_, channels), features, r = x.shape, g.shape[-1], kernel // 2
-    if channels <= _FEW_CHANNELS:
-        n = pieces.count(x, kernel**2 + features / channels, most=_CACHED)
-        dw, _ = pieces.summed(partial(_shifted_both_ways, kernel=kernel), n, x, g)
+    few = channels <= _FEW_CHANNELS
+    moves = range(-r, r + 1)
+
+    def product(x, g):
+        images = [_shifted(x, -j, 2) for j in moves]
+        if few:
+            images = [_shifted(image, -i, 1) for i in moves for image in images]
+        else:
+            g = jnp.concatenate([_shifted(g, i, 1) for i in moves], -1)
+        x = jnp.concatenate(images, -1)
+        x, g = (a.reshape(-1, a.shape[-1]) for a in (x, g))
+        return winograd.product_over_pixels(x, g), None
+
+    n = pieces.count(x, copies=kernel**2 if few else 2)
+    dw, _ = pieces.summed(product, n, x, g)
+    if few:
         return dw.reshape(kernel, kernel, channels, features)
-    copies = kernel * (1 + features / channels)
-    rows = _rows_at_once(x, copies)
-    x, g = x.reshape(-1, rows, *x.shape[2:]), _with_neighbours(g, rows, r)
-    n = pieces.count(x, copies, most=_CACHED)
-    dw, _ = pieces.summed(partial(_shifted_apart, kernel=kernel), n, x, g)
     return dw.reshape(kernel, channels, kernel, features).transpose(2, 0, 1, 3)
-
-
-def _shifted_both_ways(x, g, kernel):
-    moves = range(kernel // 2, -(kernel // 2) - 1, -1)
-    images = [_shifted(_shifted(x, j, 2), i, 1) for i in moves for j in moves]
-    return _product(jnp.concatenate(images, -1), g), None
-
-
-def _shifted_apart(x, g, kernel):
-    """As above, for `g` that has `kernel // 2` rows more at each end than `x`."""
-    height, moves = x.shape[1], range(kernel // 2, -(kernel // 2) - 1, -1)
-    images = [_shifted(x, j, 2) for j in moves]
-    starts = range(kernel - 1, -1, -1)
-    cotangents = [lax.slice_in_dim(g, i, i + height, axis=1) for i in starts]
-    return _product(jnp.concatenate(images, -1), jnp.concatenate(cotangents, -1)), None
-
-
-def _product(x: jax.Array, g: jax.Array) -> jax.Array:
-    x, g = (a.reshape(-1, a.shape[-1]) for a in (x, g))
-    return winograd.product_over_pixels(x, g)
-
-
-def _rows_at_once(x: jax.Array, copies: float) -> int:
-    """Returns of how many rows of an image the copies fit into the cache: all, or some.
-
-    All where the images are spread over devices or their number is symbolic.
-    """
-    height, *rest = x.shape[1:]
-    if is_symbolic_dim(x.shape[0]) or local_shape(x)[0] != x.shape[0]:
-        return height
-    most = _CACHED / (copies * math.prod(rest) * x.dtype.itemsize)
-    return next((n for n in range(height, 0, -1) if height % n == 0 and n <= most), 1)
-
-
-def _with_neighbours(g: jax.Array, rows: int, r: int) -> jax.Array:
-    """Cuts images into so many rows and r of the neighbours, zeros beyond the edge.
-
-    >>> _with_neighbours(jnp.arange(1, 5).reshape(1, 4, 1, 1), 2, 1)[..., 0, 0].tolist()
-    [[0, 1, 2, 3], [2, 3, 4, 0]]
-    """
-    height = g.shape[1]
-    g = jnp.pad(g, ((0, 0), (r, r), (0, 0), (0, 0)))
-    if rows == height:
-        return g
-    cut = [g[:, i : i + rows + 2 * r] for i in range(0, height, rows)]
-    return jnp.stack(cut, 1).reshape(-1, rows + 2 * r, *g.shape[2:])
 
 
 def _shifted(x: jax.Array, by: int, axis: int) -> jax.Array:

@@ -20,7 +20,7 @@ from vgg_jax.nn.spread import local_shape
 BYTES = 64_000_000  # of a piece, at most, unless one image is more
 
 
-def count(x: jax.Array, copies: float = 1, most: int = 0) -> int:
+def count(x: jax.Array, copies: int = 1) -> int:
     """Returns into how many pieces of the same number of images a batch is cut.
 
     One piece where the number of images is symbolic (an export) or they are spread over
@@ -29,7 +29,6 @@ def count(x: jax.Array, copies: float = 1, most: int = 0) -> int:
     Args:
         x: `[B, ...]`.
         copies: how many times the size of `x` is to be made of it.
-        most: bytes of a piece, unless one image is more; 0: `BYTES`.
 
     >>> x = jnp.zeros((8, 1000, 2000))  # 64 MB
     >>> count(x), count(x, copies=2)
@@ -40,7 +39,7 @@ def count(x: jax.Array, copies: float = 1, most: int = 0) -> int:
     batch, *rest = x.shape
     if not batch or local_shape(x)[0] != batch:
         return 1
-    images = int((most or BYTES) / (copies * math.prod(rest) * x.dtype.itemsize))
+    images = BYTES // (copies * math.prod(rest) * x.dtype.itemsize)
     largest = next((n for n in range(min(batch, images), 0, -1) if batch % n == 0), 1)
     return batch // largest
 
