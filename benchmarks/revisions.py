@@ -4,8 +4,8 @@
     python -m benchmarks.revisions --before=../before
 
 VGG-16 D at 32 px, batch 128, or another network; each revision in a process of its own
-that runs its own `benchmarks/peers/ours.py`. Printed are the medians over the rounds, and
-the ratio of the times in the same round (median, least, most).
+that runs its own `benchmarks/peers/ours.py`. Printed are the medians over the rounds,
+and the ratio of the times in the same round (median, least, most).
 """
 
 import argparse

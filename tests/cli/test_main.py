@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from vgg_jax.cli import command
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -59,16 +61,27 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("case", MISTAKES)
-def test_a_mistake_is_one_line(case, tmp_path):
+def test_a_mistake_is_one_line(case, tmp_path, monkeypatch, capfd):
     arguments, code, named = MISTAKES[case]
-    finished = main(
-        *arguments, workdir=tmp_path / "run", env={"TFDS_DATA_DIR": tmp_path}
-    )
-    assert finished.returncode == code
-    assert "Traceback" not in finished.stderr
-    errors = [x for x in finished.stderr.splitlines() if x.startswith("error: ")]
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    with pytest.raises(SystemExit) as end:
+        command.main(["train", f"--workdir={tmp_path / 'run'}", *arguments])
+    assert end.value.code == code
+    check_one_line(capfd.readouterr().err, named)
+
+
+def test_the_program_says_so_too(tmp_path):
+    finished = main(QUICK, "--config.batch_size=9999", workdir=tmp_path / "run")
+    assert finished.returncode == 2
+    check_one_line(finished.stderr, "3,200")
+
+
+def check_one_line(stderr, named):
+    assert "Traceback" not in stderr
+    errors = [x for x in stderr.splitlines() if x.startswith("error: ")]
     assert len(errors) == 1
-    assert named in finished.stderr
+    assert named in stderr
 
 
 @pytest.mark.slow

@@ -1,13 +1,14 @@
 """The summary, as a user runs it."""
 
+import contextlib
+import io
 import json
-import subprocess
-import sys
+from types import SimpleNamespace
 
 import pytest
 
 from configs import default
-from vgg_jax.cli import config_file, summary
+from vgg_jax.cli import command, config_file, summary
 from vgg_jax.errors import ConfigError
 from vgg_jax.nn import claims as claims_module
 from vgg_jax.nn.architecture import layers
@@ -16,10 +17,14 @@ from vgg_jax.training.config import resolve
 
 
 def run(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "vgg_jax", "summary", *arguments],
-        capture_output=True,
-        text=True,
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            command.main(["summary", *arguments])
+        except SystemExit as end:
+            code = end.code
+    return SimpleNamespace(
+        returncode=code, stdout=out.getvalue(), stderr=err.getvalue()
     )
 
 

@@ -110,7 +110,9 @@ def test_fifty_crops_are_the_mean_of_fifty_crops():
     assert result.programs == 1
 
 
-@pytest.mark.parametrize("head", ["paper", "compact"])
+@pytest.mark.parametrize(
+    "head", ["paper", pytest.param("compact", marks=pytest.mark.slow)]
+)
 def test_dense_is_the_mean_of_the_class_map_of_each_picture_alone(head):
     hidden = {} if head == "compact" else {"hidden": (12,)}
     (network,) = networks(head=head, **hidden)

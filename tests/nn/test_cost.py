@@ -135,9 +135,8 @@ def test_what_training_keeps(batch_norm):
 
 
 @pytest.mark.usefixtures("cpu")
-@pytest.mark.parametrize(
-    "batch_norm", [pytest.param(False, marks=pytest.mark.slow), True]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("batch_norm", [False, True])
 def test_the_estimate_of_memory_is_near_the_plan(batch_norm):
     """XLA's own plan for the compiled step; the network had no part in the fit."""
     model = VGG("A", 10, head="compact", width=0.5, batch_norm=batch_norm)
@@ -159,6 +158,7 @@ def test_what_a_stage_computed_again_keeps():
     assert took == [value * (512 + 64 + 128 + 32 + 2), value * (64 + 32 + 512)]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cpu")
 def test_a_stage_computed_again_takes_less_memory():
     """XLA's own plans. Of equal stages all but one are left out."""

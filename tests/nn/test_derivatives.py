@@ -141,7 +141,9 @@ def hessian_products(loss):
     )
 
 
-@pytest.mark.parametrize("pool", ["max", "average"])
+@pytest.mark.parametrize(
+    "pool", [pytest.param("max", marks=pytest.mark.slow), "average"]
+)
 @pytest.mark.parametrize(
     "batch_norm", [True, pytest.param(False, marks=pytest.mark.slow)]
 )

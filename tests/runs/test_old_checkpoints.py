@@ -96,6 +96,7 @@ def test_old_weights_are_scored(old):
     assert best.loss == pytest.approx(first["val_loss"], rel=rel)
 
 
+@pytest.mark.slow
 def test_the_old_whitening_kernel_is_todays(tmp_path):
     """`frozen_kernel` of the params alone; the copies of optimiser and average go."""
     workdir = unpack("whitened", tmp_path)

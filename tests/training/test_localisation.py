@@ -90,7 +90,9 @@ def test_it_is_a_function_of_its_arguments():
     assert not np.array_equal(one["params/fc7/kernel"], other["params/fc7/kernel"])
 
 
-@pytest.mark.parametrize("per_class", [True, False])
+@pytest.mark.parametrize(
+    "per_class", [True, pytest.param(False, marks=pytest.mark.slow)]
+)
 def test_it_finds_rectangles(per_class):
     """From random crops, half of them mirrored, to the central crop of other pictures.
 

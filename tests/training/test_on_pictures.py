@@ -114,6 +114,7 @@ def test_wrong_settings_name_the_remedy(photos, fields, said):
         resolve(config(photos, **fields))
 
 
+@pytest.mark.slow
 def test_crops_from_memory_and_from_disk_are_not_one_run(photos, tmp_path):
     """Their random numbers differ, so that `data.stream` may not change then."""
     sample = {

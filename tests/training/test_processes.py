@@ -119,6 +119,7 @@ def trained(workdir):
     return record.crc32, test
 
 
+@pytest.mark.slow
 def test_two_processes_stop_together_and_one_goes_on(tmp_path):
     """A signal to the second stops both; a single process resumes to the same bits."""
     alone(tmp_path / "alone")
