@@ -48,7 +48,8 @@ def checkpoint(directory: Path, which: str, monitor: str) -> Path:
     ]
     if not ranked:
         raise RunError(
-            f"{directory.parent} has no validated checkpoint: use checkpoint='last'"
+            f"{directory.parent} has no validated checkpoint yet: go on with the run, "
+            f"or name its last, {directory / str(numbers[-1])}"
         )
     return directory / str(max(ranked)[1])
 
