@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -147,3 +148,27 @@ def test_the_reference_shows_every_module():
     }
     files = {m for m, p in zip(MODULES, FILES, strict=True) if p.name != "__init__.py"}
     assert shown == {"vgg_jax", *files}
+
+
+@pytest.mark.parametrize("directory", ["benchmarks", "examples"])
+def test_programs_beside_the_package_import_what_is_there(directory):
+    """They are neither type-checked nor run by every gate."""
+    files = [*(ROOT / directory).glob("*.py"), *(ROOT / directory).glob("peers/*.py")]
+    imports = [
+        (file.name, node.module, name.name)
+        for file in files
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.ImportFrom)
+        and (node.module or "").partition(".")[0] == "vgg_jax"
+        for name in node.names
+    ]
+    assert not [x for x in imports if not is_there(*x[1:])]
+
+
+def is_there(module, name):
+    try:
+        if hasattr(import_module(module), name):
+            return True
+        return bool(import_module(f"{module}.{name}"))
+    except ModuleNotFoundError as error:  # of an optional package
+        return not error.name.startswith("vgg_jax")
