@@ -220,7 +220,7 @@ def test_errors_are_counted_and_damaged_pictures_are_errors():
     result = evaluate([network], labelled, protocol="center").fusion
     # A quarter each is first, second, fifth, sixth.
     assert (round(result.top1, 6), round(result.top5, 6)) == (0.75, 0.25)
-    assert result.best(0)[0][0] == labelled[0][1]
+    assert result.posteriors[0].argmax() == labelled[0][1]
     damaged = Photographs([*labelled, "truncated", "no picture", "empty", "empty"])
     result = evaluate([network], damaged, protocol="center")
     assert round(result.fusion.top1, 6) == round(1 - 3 / 16, 6)
