@@ -23,10 +23,11 @@ import vgg_jax
 from configs import protocol as config_file
 from vgg_jax import backend, machine
 from vgg_jax.data import datasets
-from vgg_jax.errors import RunError, guarded
+from vgg_jax.errors import guarded
 from vgg_jax.evaluation import protocol
 from vgg_jax.evaluation.scaled_pictures import OfSplit
 from vgg_jax.files import write_atomically
+from vgg_jax.runs.checkpoint import NotFinite
 from vgg_jax.training import loop
 
 VARIANTS = ("B", "C", "D", "E")
@@ -36,7 +37,7 @@ MANY = (73, 110, 146)  # Q: the paper's 256, 384, 512
 ONE = {"73": (73,), "jitter": (110,)}
 NEAR = {"73": (64, 73, 82), "jitter": MANY}  # the paper's S - 32, S, S + 32; or those
 FUSED = ("D", "E")
-DIVERGED = "diverged"  # in the file of a network whose training failed: why
+DIVERGED = "diverged"  # in the file of a network whose loss is not finite
 # Of the paper (docs/facts.md, section 4): top-1 / top-5 error in % on ImageNet.
 PAPER = {
     ("B", "73", "one scale"): "28.7 / 9.9",
@@ -88,7 +89,7 @@ def measure(name: str, variant: str, scale: str, seed: int, out: Path, runs: Pat
     config.seed = seed
     try:
         loop.train(config, runs / name, test=False)
-    except RunError as error:
+    except NotFinite as error:
         print(name, error, flush=True)
         write_atomically(file, json.dumps({DIVERGED: str(error)}, indent=2) + "\n")
         return
@@ -143,7 +144,7 @@ def together(out: Path, seed: int) -> dict[str, dict[str, float]]:
 def table(out: Path) -> str:
     """Returns the table as Markdown: mean over the seeds, each of them, the paper's.
 
-    Below it are the networks whose training failed.
+    Below it are the networks that diverged.
     """
     failed = []
     rows: dict[tuple[str, str, str], list[dict[str, float]]] = {}

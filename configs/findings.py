@@ -8,8 +8,8 @@ a network with one 5x5 for every pair of 3x3 (section 2.3):
     python -m vgg_jax sweep --config=configs/findings.py --seeds=3 \\
         --workdir=runs/findings '--config.model.variant=D,C,B,A,A-LRN,conv5-64 | conv5-128 | conv5-256 | conv5-512 | conv5-512 |'
 
-With fewer variants, in another workdir, it is one comparison; on a CPU,
-`--config.model.width=0.25 --devices=cpu0,cpu1` makes it hours.
+With fewer variants, in another workdir, it is one comparison. For a CPU there are
+`--config.model.width=0.25` and `--devices=cpu0,cpu1`.
 """  # noqa: E501
 
 from configs import vgg16

@@ -10,8 +10,8 @@ network learns in few epochs. The argument names the configuration and S: `D,jit
     python main.py --config=configs/protocol.py:D,jitter
 
 `python -m benchmarks.protocol_table` trains these networks, and tests them by every
-protocol of the paper (docs/protocol.md). On a CPU, `--config.model.width=0.25` is what
-a day allows.
+protocol of the paper (docs/protocol.md), on a GPU; narrower ones are
+`--config.model.width=0.25`.
 """
 
 from configs import default

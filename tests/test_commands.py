@@ -172,7 +172,7 @@ def test_a_command(command, checkout, environ):
             if not (checkout / "runs" / name / "checkpoints").exists():
                 first = f"{sys.executable} main.py --config=configs/{name}.py"
                 stopped_after_first_steps(first, checkout, environ)
-    if "vgg_jax evaluate" in command:  # of the run above, which was stopped early
+    if "vgg_jax evaluate --weights=runs/photos" in command:  # stopped early, above
         last = checkpoint_record.latest(checkout / "runs/photos/checkpoints")
         command = command.replace("runs/photos", f"runs/photos/checkpoints/{last}")
     for name in ("speedrun.*", "classify.*"):
