@@ -1,5 +1,8 @@
 """Every test runs with the flags and signals of the program and a cache of its own.
 
+The quick tests, those that run where none are named, compile without LLVM's
+optimisations, in half the time; `pytest -m ""` runs all with them, as a user's program.
+
 JAX is strict here: no dtype is promoted and no array broadcast unless the code says so.
 """
 
@@ -14,6 +17,8 @@ import pytest
 from vgg_jax import backend
 from vgg_jax.runs import manifest
 
+QUICK = "not slow"  # pyproject.toml's choice of tests
+
 
 def pytest_configure(config):
     """Before any test module is imported: one of them may start JAX as it loads."""
@@ -21,6 +26,9 @@ def pytest_configure(config):
         cache = tempfile.TemporaryDirectory(prefix="vgg_jax-tests-")
         config.add_cleanup(cache.cleanup)
         os.environ["XDG_CACHE_HOME"] = cache.name
+        if config.option.markexpr == QUICK:
+            flags = os.environ.get("XLA_FLAGS", "")
+            os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_optimization_level=0"
     backend.configure()
     jax.config.update("jax_numpy_dtype_promotion", "strict")
     jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -18,6 +18,10 @@ from vgg_jax.runs.run_record import RunRecord
 from vgg_jax.runs.sweep_grid import Range
 
 ROOT = Path(__file__).resolve().parents[2]
+# Of a server where there is one: VGG_JAX_TEST_DATABASE=postgresql://user@host:port/name
+SERVERS = list(filter(None, [os.environ.get("VGG_JAX_TEST_DATABASE")]))
+DATABASES = ["sqlite:///{}/study.db", *SERVERS]
+STORAGES = ["{}/log", *DATABASES]
 
 
 class Trained(sweep.Sweep):
@@ -108,8 +112,8 @@ def test_a_search_survives_a_torn_line(tmp_path):
 WORKS = """
 import json, sys, time
 from vgg_jax.runs import study, worker
-storage, jobs = sys.argv[1], json.loads(sys.argv[2])
-of = study.opened(storage, "s", {})
+storage, name, jobs = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+of = study.opened(storage, name, {})
 study.enqueue(of, jobs, is_done=lambda job: True)
 print("ready", flush=True)
 sys.stdin.readline()
@@ -122,11 +126,12 @@ with own.alive():
 """
 
 
-def work(storage, jobs, number=1):
-    """Returns so many processes that begin to work at the same time."""
+def work(storage, tmp_path, jobs, number=1):
+    """Returns so many processes that begin to work at the same time, on one study."""
+    storage, name = storage.format(tmp_path), str(tmp_path)
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", WORKS, storage, json.dumps(jobs)],
+            [sys.executable, "-c", WORKS, storage, name, json.dumps(jobs)],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -151,23 +156,23 @@ def done_by(process):
 JOBS = [{"lr": str(i), "seed": "0"} for i in range(12)]
 
 
-@pytest.mark.parametrize("storage", ["{}/log", "sqlite:///{}/study.db"])
+@pytest.mark.parametrize("storage", STORAGES)
 def test_each_job_is_done_once_by_whoever_is_there(tmp_path, storage):
     """By two processes that begin at the same time, as on two machines."""
-    both = work(storage.format(tmp_path), JOBS, number=2)
+    both = work(storage, tmp_path, JOBS, number=2)
     done = [done_by(process) for process in both]
     assert all(done), "one of them had nothing to do"
     assert sorted(sum(done, []), key=str) == sorted(JOBS, key=str)
 
 
-def test_a_database_keeps_a_study(tmp_path):
+@pytest.mark.parametrize("storage", DATABASES)
+def test_a_database_keeps_a_study(tmp_path, storage):
     """So that another process goes on with what one that was killed left."""
-    storage = f"sqlite:///{tmp_path}/study.db"
-    (first,) = work(storage, JOBS)
+    (first,) = work(storage, tmp_path, JOBS)
     done = [json.loads(first.stdout.readline()) for _ in range(4)]
     first.kill()
     done += [json.loads(line) for line in first.communicate()[0].splitlines()]
-    (second,) = work(storage, JOBS)
+    (second,) = work(storage, tmp_path, JOBS)
     rest = done_by(second)
     assert sorted(done + rest, key=str) == sorted(JOBS, key=str)
 

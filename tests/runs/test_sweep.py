@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -19,6 +20,9 @@ from vgg_jax.runs import devices, launcher, sweep, sweep_grid
 from vgg_jax.runs.run_record import RunRecord
 from vgg_jax.runs.sweep_grid import Range
 
+# And of a server where there is one, as in test_study.py.
+SERVERS = filter(None, [os.environ.get("VGG_JAX_TEST_DATABASE")])
+DATABASES = ["sqlite:///{}/study.db", *SERVERS]
 TINY = ["--config.epochs=1", "--config.data.train=train[:128]",
         "--config.model.variant=conv3-8 | conv3-8 |",
         "--config.data.validation=train[128:192]",
@@ -252,11 +256,12 @@ def test_a_sweep_runs_resumes_and_compares(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_sweeps_share_a_database_and_one_is_killed(tmp_path):
-    """With its run, in the middle of it: SQLite's database, on one machine."""
+@pytest.mark.parametrize("database", DATABASES)
+def test_two_sweeps_share_a_database_and_one_is_killed(tmp_path, database):
+    """With its run, in the middle of it."""
     rates = [f"{i / 100}" for i in range(1, 6)]
-    storage = f"--storage=sqlite:///{tmp_path}/study.db"
-    runs = tmp_path / "runs"
+    storage = f"--storage={database.format(tmp_path)}"
+    runs = tmp_path / f"runs-{uuid4()}"  # names the study
     given = command(runs, f"--config.lr={','.join(rates)}", storage)
     both = [
         subprocess.Popen(
