@@ -1,7 +1,8 @@
 """Makes the same first step 40 times, in one process or in two; prints the losses.
 
-Run by `test_processes.py`: `python in_processes.py COORDINATOR NUMBER INDEX`. Without
-shards, so that batch norm's sums cross from process to process.
+Run by `test_processes.py`: `python in_processes.py COORDINATOR NUMBER INDEX FIELDS`,
+which are fields of a config and their values, as JSON. Without shards, so that batch
+norm's sums cross from process to process.
 """
 
 import contextlib
@@ -26,20 +27,20 @@ FIELDS = {
 }
 
 
-def losses(workdir):
+def losses(workdir, fields):
     """Starts from one state again and again."""
-    import jax
-
+    from vgg_jax import mesh
     from vgg_jax.data import batches
     from vgg_jax.training import session
     from vgg_jax.training.config import resolve
 
-    settings = [f"--config.{name}={value}" for name, value in FIELDS.items()]
+    fields = FIELDS | fields
+    settings = [f"--config.{name}={value}" for name, value in fields.items()]
     config = resolve(config_file.load("quickstart", settings))
     order = {"seed": 0, "epoch": 0, "start": 0, "remainder": "drop"}
     with session.opened(config, workdir, Console(quiet=True)) as (run, state):
         batch = next(batches.training(run.train, batch_size=32, mesh=run.mesh, **order))
-        first = jax.device_get(state)
+        first = mesh.gathered(state)
         for _ in range(40):
             _, metrics = run.train_step(run.placed(first), batch)
             yield round(float(metrics["loss"]), 3)
@@ -53,7 +54,8 @@ def main():
         together = processes.joined(coordinator, number, index, report=silent)
     backend.configure()
     with together, tempfile.TemporaryDirectory() as directory:
-        print(json.dumps(list(losses(Path(directory)))), flush=True)
+        own = json.loads(sys.argv[4])
+        print(json.dumps(list(losses(Path(directory), own))), flush=True)
 
 
 if __name__ == "__main__":

@@ -170,6 +170,22 @@ def test_stopped_as_two_resumed_as_four(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("number, devices", [(2, 2), (2, 1)])
+def test_groups_divide_dense_layers(tmp_path, number, devices):
+    """Groups within a process, or across two; stopped, and resumed as one device."""
+    fields = {"shards": 1, "model.head": "paper", "model.hidden": (64, 1024)}
+    alone(tmp_path / "alone", **fields)
+    groups = fields | {"mesh.model": 2}
+    with Together(tmp_path / "moved", number, devices, **groups) as processes:
+        processes.wait_for_steps(9)  # into the second epoch
+        processes.processes[1].send_signal(signal.SIGTERM)
+        assert processes.ended()[0] == number * [128 + signal.SIGTERM]
+    alone(tmp_path / "moved", **fields)
+    moved, one = (trained(tmp_path / run)[1] for run in ("moved", "alone"))
+    assert moved["loss"] == pytest.approx(one["loss"], rel=1e-4)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("test_with", ["best", "last"])
 def test_without_shards(tmp_path, test_with):
     """Nothing is promised of its bits; it trains, tests and reports."""
@@ -233,15 +249,21 @@ def printed(commands, environ):
 
 
 @pytest.mark.slow
-def test_without_shards_only_rounding_differs(tmp_path):
-    """Batch norm's sums cross processes; from JAX's cache they were mixed up."""
+@pytest.mark.parametrize("model", [1, 2])
+def test_without_shards_only_rounding_differs(tmp_path, model):
+    """Batch norm's sums cross processes; from JAX's cache they were mixed up.
+
+    So do the activations of dense layers that the two processes divide.
+    """
+    fields = {"model.head": "paper", "model.hidden": "(64, 1024)"}
+    divided = json.dumps(fields | {"mesh.model": model})
     environ = environment() | {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(tmp_path)}
     program = [sys.executable, Path(__file__).with_name("in_processes.py")]
-    (alone,) = printed([[*program, "none", "1", "0"]], environ)
+    (alone,) = printed([[*program, "none", "1", "0", json.dumps(fields)]], environ)
     assert len(alone) == 40 and len(set(alone)) == 1
     for _ in ("compiled", "from the cache"):
         address = f"127.0.0.1:{free_port()}"
-        together = [[*program, address, "2", index] for index in "01"]
+        together = [[*program, address, "2", index, divided] for index in "01"]
         assert printed(together, environ) == [alone, alone]
 
 

@@ -24,10 +24,6 @@ def check(config: Config, mesh: Mesh) -> None:
     if model > 1:
         groups = f" (mesh.data={devices // model} groups of mesh.model={model})"
         one += " and mesh.model=1"
-        if jax.process_count() > 1:
-            raise ConfigError(
-                f"mesh.model={model} is for the devices of one process: set it to 1"
-            )
     if config.mesh.state != "replicated" and jax.process_count() > 1:
         if mesh.devices.flat[0].platform == "cpu":
             raise ConfigError(
