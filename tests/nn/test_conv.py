@@ -161,13 +161,12 @@ def f2_everywhere(cpu, monkeypatch):
 @pytest.mark.parametrize(
     "shape", [(8, 8, 48, 40, 3), (4, 4, 64, 96, 3), (7, 5, 8, 9, 3)]
 )
-def test_training_by_f2(shape, f2_everywhere):
+def test_bfloat16_by_f2(shape, f2_everywhere):
     """Its rounding is three times that of direct convolution (docs/results.md)."""
-    x, w, b, g = operands(shape, 4, "bfloat16")[0]
+    x, w, b, _ = operands(shape, 4, "bfloat16")[0]
     check(shape, 4, "bfloat16", {"bfloat16": 1.2e-2})
-    value = jax.jit(conv.conv2d)(x, w, b)  # without a gradient it stays direct
-    assert (value == jax.jit(direct_value)(x, w, b)).all()
-    assert (value != value_and_gradients(x, w, b, g)[0]).any()
+    value = jax.jit(conv.conv2d)(x, w, b)
+    assert (value != jax.jit(direct_value)(x, w, b)).any()
 
 
 def direct_value(x, w, b):

@@ -91,7 +91,7 @@ def _convolutions() -> str:
         return "is XLA's own"
     bfloat16 = "by oneDNN" if backend.onednn() else "by XLA, slow on this CPU"
     if machine.cpu_kind() in F2_KINDS:
-        bfloat16 += ", training mostly by Winograd in small tiles"
+        bfloat16 += " or Winograd in small tiles"
     return f"is direct in bfloat16, {bfloat16}; mostly Winograd in float32"
 
 

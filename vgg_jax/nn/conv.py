@@ -13,8 +13,8 @@ depends on the shape and the type (`benchmarks/layers.py` measures it,
 * float32 with a 3x3 kernel: Winograd (`winograd.py`), but for the first stage, whose 64
   channels have transforms that take as long as they save.
 * The rest, bfloat16 above all: direct convolution, with gradients that XLA:CPU is fast
-  at (`direct.py`); or, where the CPU multiplies bfloat16 without AMX, training by
-  Winograd in small tiles.
+  at (`direct.py`); or, where the CPU multiplies bfloat16 without AMX, Winograd in small
+  tiles.
 """
 
 import math
@@ -37,7 +37,7 @@ _MIN_WINOGRAD_CHANNELS = 32  # with fewer, the transforms cost more than they sa
 _MAX_WINOGRAD_WASTE = 2.0  # padded area / area up to which Winograd still wins
 _DIRECT_PRODUCTS = 64 * 64  # channels, in times out, up to which Winograd is slower
 _FEW_PIXELS = 1024  # times the pixels are at most as many as the channels, in times out
-# Where bfloat16 trains by Winograd F(2x2).
+# Where bfloat16 is computed by Winograd F(2x2), for many pixels and channels.
 F2_KINDS = ("AVX512_BF16",)
 _MIN_F2_SIZE, _MIN_F2_PIXELS = 4, 2048  # of a map, of all maps of a batch
 _MIN_F2_PRODUCTS = 128 * 256  # channels, in times out
@@ -101,8 +101,8 @@ def _cpu_algorithm(x: jax.Array, w: jax.Array) -> direct.Convolution:
     if kernel == 3 and x.dtype == jnp.float32 and waste <= _MAX_WINOGRAD_WASTE:
         if channels >= _MIN_WINOGRAD_CHANNELS:
             return _winograd if products > _DIRECT_PRODUCTS else _MIXED
-    if kernel == 3 and x.dtype == jnp.bfloat16 and _trains_by_winograd(x, w):
-        return _direct_trained_by_winograd
+    if kernel == 3 and x.dtype == jnp.bfloat16 and _is_faster_by_f2(x, w):
+        return partial(_winograd, transform=winograd.F2)
     return _DIRECT
 
 
@@ -114,8 +114,8 @@ def _has_few_pixels(x: jax.Array, products: int) -> bool:
     return _FEW_PIXELS * math.prod(shape) <= products
 
 
-def _trains_by_winograd(x: jax.Array, w: jax.Array) -> bool:
-    """Returns whether bfloat16 trains faster by F(2x2) than by direct convolution.
+def _is_faster_by_f2(x: jax.Array, w: jax.Array) -> bool:
+    """Returns whether bfloat16 is faster by F(2x2) than by direct convolution.
 
     It is where products of bfloat16 are not so fast that its transforms take longer, as
     they are by AMX, and where the transforms are small beside the products.
@@ -150,21 +150,6 @@ def _to_tiles(x: jax.Array, transform: winograd.Transform = winograd.F4) -> jax.
     """Pads with zeros to whole tiles."""
     rows, columns = (-size % transform.tile for size in x.shape[1:3])
     return jnp.pad(x, ((0, 0), (0, rows), (0, columns), (0, 0)))
-
-
-@jax.custom_vjp
-def _direct_trained_by_winograd(x: jax.Array, w: jax.Array) -> jax.Array:
-    """Convolves directly where no gradient is asked for, else by F(2x2) both ways.
-
-    The forward pass alone gains nothing by F(2x2), and is three times as exact without.
-    """
-    return direct.side_by_side(x, w)
-
-
-_direct_trained_by_winograd.defvjp(
-    lambda x, w: jax.vjp(partial(_winograd, transform=winograd.F2), x, w),
-    lambda pull, g: pull(g),
-)
 
 
 def _dense(x: jax.Array, w: jax.Array) -> jax.Array:
