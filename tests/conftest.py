@@ -1,7 +1,7 @@
 """Every test runs with the flags and signals of the program and a cache of its own.
 
 The quick tests, those that run where none are named, compile without LLVM's
-optimisations, in half the time; `pytest -m ""` runs all with them, as a user's program.
+optimisations, which is quicker; `pytest -m ""` runs all with them, as a user's program.
 
 JAX is strict here: no dtype is promoted and no array broadcast unless the code says so.
 """
