@@ -24,7 +24,10 @@ PARAMS = ("scale", "bias")
 
 
 def outcome(module, x, g, **call):
-    """Output, running averages and the gradients of input and parameters."""
+    """Output, running averages and the gradients of input and parameters.
+
+    Compiled as a user's program: sums in another order are off by more than 1e-5.
+    """
     params, stats = parameters()
 
     def apply(params, x):
@@ -33,11 +36,15 @@ def outcome(module, x, g, **call):
         )
         return y, updated["batch_stats"]
 
-    y, pull, updated = jax.vjp(apply, params, x, has_aux=True)
-    return {"y": y, "stats": updated, "gradients": pull(g)}
+    def all_of_it(params, x, g):
+        y, pull, updated = jax.vjp(apply, params, x, has_aux=True)
+        return {"y": y, "stats": updated, "gradients": pull(g)}
+
+    optimized = {"xla_backend_optimization_level": 3}
+    return jax.jit(all_of_it, compiler_options=optimized)(params, x, g)
 
 
-@pytest.mark.parametrize("dtype, tolerance", [("float32", 2e-5), ("bfloat16", 2e-2)])
+@pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-5), ("bfloat16", 2e-2)])
 @pytest.mark.parametrize("train", [True, False])
 def test_equals_flax(dtype, tolerance, train):
     x = images(dtype)

@@ -39,13 +39,18 @@ def test_scales_are_uniform_and_places_reach_the_edges():
         jnp.arange(32.0)[None, None, :, None] / 31, (2000, 32, 32, 1)
     )
     key = jax.random.key(3)
-    got = jax.jit(scaled_crop.random, static_argnums=(2, 3))(key, ramp, (32, 64), 32)
+    random = jax.jit(
+        scaled_crop.random,
+        static_argnums=(2, 3),
+        compiler_options={"xla_backend_optimization_level": 3},  # to the last bit
+    )
+    got = random(key, ramp, (32, 64), 32)
     row = np.asarray(got)[:, 16, :, 0]
     rise = (row[:, 24] - row[:, 8]) / 16  # per pixel, away from the edges
     scale = 32 / (31 * rise)
     assert 31.5 < scale.min() < 33 and 63 < scale.max() < 64.5
     assert abs(scale.mean() - 48) < 1.1  # 5 standard errors of a uniform
-    assert row[:, 0].min() == 0 and abs(row[:, -1].max() - 1) < 1e-5
+    assert row[:, 0].min() == 0 and row[:, -1].max() == 1
 
 
 def test_training_sees_crops_and_evaluation_the_centre_of_the_middle_scale():
