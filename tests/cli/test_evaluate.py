@@ -52,7 +52,7 @@ def run(place, *arguments, weights=(0,)):
 def test_errors_damaged_pictures_and_programs_are_told(place, capsys):
     run(place, "--protocol=dense+crops", "--scales=8,12", "--flip", weights=(0, 1))
     said = capsys.readouterr().out
-    assert "train of folder:" in said and "6 pictures, dense+crops" in said
+    assert "\nfolder:" in "\n" + said and "6 pictures, dense+crops" in said
     rows = [line.split() for line in said.splitlines() if "8, 12" in line]
     # One of six cannot be read, and all others are told apart.
     assert [row[-2:] for row in rows] == [["16.67", "0.00"]] * 2 + [["16.67", "0.00"]]

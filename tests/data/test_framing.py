@@ -16,8 +16,7 @@ def picture(width, height, seed=0):
 
 
 def scaled(image, scale):
-    factor = scale / min(image.size)
-    sides = [max(scale, round(side * factor)) for side in image.size]
+    sides = [int(scale * side / min(image.size)) for side in image.size]
     return np.asarray(image.resize(sides, PIL.Image.Resampling.BILINEAR), int)
 
 
@@ -31,7 +30,9 @@ def test_the_square_is_one_of_the_scaled_picture(size, scale):
         got = np.asarray(Frame(scale, 24, across, down).cut(image), int)
         spans = [side - 24 + 1 for side in whole.shape[:2]]
         top, left = (
-            max(0, int(np.ceil(place * span)) - 1)
+            int(round((span - 1) / 2.0))  # as torchvision's CenterCrop
+            if place == 0.5
+            else max(0, int(np.ceil(place * span)) - 1)
             for place, span in zip((down, across), spans, strict=True)
         )
         wanted = whole[top : top + 24, left : left + 24]

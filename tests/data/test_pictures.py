@@ -6,7 +6,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from vgg_jax.data import pictures
+from vgg_jax.data import framing, pictures
 
 
 def saved(picture, form, **options):
@@ -79,3 +79,40 @@ def test_fit_is_antialiased_and_central():
     assert fitted.shape == (10, 10, 3)
     np.testing.assert_allclose(fitted[2:-2, 2:-2], 127.5, atol=2)
     assert pictures.fit(PIL.Image.new("RGB", (3, 5)), 8).size == (8, 8)
+
+
+# Measured on torchvision 0.28: the size by Resize, and where CenterCrop then begins.
+TORCHVISION = [
+    ((451, 333), (256, 224), (346, 256), (61, 16)),
+    ((333, 451), (256, 224), (256, 346), (16, 61)),
+    ((500, 375), (256, 224), (341, 256), (58, 16)),
+    ((375, 500), (384, 224), (384, 512), (80, 144)),
+    ((500, 334), (256, 224), (383, 256), (80, 16)),
+    ((7, 300), (24, 24), (24, 1028), (0, 502)),
+    ((500, 281), (225, 224), (400, 225), (88, 0)),
+    ((29, 100), (24, 21), (24, 82), (2, 30)),
+    ((33, 33), (31, 24), (31, 31), (4, 4)),
+    ((3, 5), (8, 8), (8, 13), (0, 2)),
+]
+
+
+@pytest.mark.parametrize("sides, sizes, scaled, corner", TORCHVISION)
+def test_sizes_and_places_are_those_of_torchvision(sides, sizes, scaled, corner):
+    scale, size = sizes
+    assert pictures.scale(PIL.Image.new("L", sides), scale).size == scaled
+    assert tuple(pictures.centred(side, size) for side in scaled) == corner
+    # The framed square is that one, in pixels of the unscaled picture.
+    box = framing.Frame(scale, size).box(*sides)
+    np.testing.assert_allclose(box[:2], np.divide(corner, scaled) * sides, rtol=1e-12)
+
+
+@pytest.mark.parametrize("sides, sizes, scaled, corner", TORCHVISION)
+def test_fit_cuts_where_torchvision_does(sides, sizes, scaled, corner):
+    """The numbers of the columns, scaled by Pillow alone, say where the crop began."""
+    scale, _ = sizes
+    noise = np.random.default_rng(0).integers(0, 256, sides[::-1], np.uint8)
+    picture = PIL.Image.fromarray(noise)
+    whole = np.asarray(picture.resize(scaled, PIL.Image.Resampling.BILINEAR))
+    left, top = (int(round((side - scale) / 2.0)) for side in scaled)  # CenterCrop's
+    wanted = whole[top : top + scale, left : left + scale]
+    np.testing.assert_array_equal(pictures.fit(picture, scale), wanted)

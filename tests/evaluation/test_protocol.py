@@ -59,8 +59,7 @@ def softmax(logits):
 def scaled(pixels, scale):
     """With Pillow: the smaller side to `scale` pixels."""
     height, width = pixels.shape[:2]
-    factor = scale / min(height, width)
-    sides = (max(scale, round(width * factor)), max(scale, round(height * factor)))
+    sides = tuple(int(scale * side / min(height, width)) for side in (width, height))
     if sides == (width, height):
         return pixels
     picture = PIL.Image.fromarray(pixels)

@@ -28,7 +28,7 @@ def images():
 def scaled(image, scale):
     """`[H, W, 3]` with the smaller side `scale`, by Pillow in floating point."""
     height, width = image.shape[:2]
-    size = [round(side * scale / min(height, width)) for side in (width, height)]
+    size = [int(scale * side / min(height, width)) for side in (width, height)]
     bands = [
         PIL.Image.fromarray(band.astype(np.float32)).resize(size, PIL.Image.BILINEAR)
         for band in np.moveaxis(image, 2, 0)

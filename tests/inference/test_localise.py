@@ -1,9 +1,9 @@
 """Both protocols of appendix A against loops over crops, with Pillow's scaling."""
 
 import numpy as np
-import PIL.Image
 import pytest
 
+from tests.inference.test_descriptors import scaled
 from vgg_jax.errors import ConfigError
 from vgg_jax.inference.box_merging import merged
 from vgg_jax.inference.localise import central_boxes, localise
@@ -32,17 +32,6 @@ def images():
     return np.random.default_rng(0).integers(0, 256, (6, 20, 26, 3), np.uint8)
 
 
-def scaled(image, scale):
-    """`[H, W, 3]` with the smaller side `scale`, by Pillow in floating point."""
-    height, width = image.shape[:2]
-    size = [round(side * scale / min(height, width)) for side in (width, height)]
-    bands = [
-        PIL.Image.fromarray(band.astype(np.float32)).resize(size, PIL.Image.BILINEAR)
-        for band in np.moveaxis(image, 2, 0)
-    ]
-    return np.stack(bands, 2)
-
-
 def seen_by(network, crop):
     return np.asarray(network(crop[None], value_range=(0, 255)))[0]
 
@@ -64,7 +53,7 @@ def test_the_central_crop_and_the_true_class(network, images, scale):
     for image, label, box in zip(images, labels, got, strict=True):
         shown = scaled(image, scale)
         height, width = shown.shape[:2]
-        top, left = (height - SIDE) // 2, (width - SIDE) // 2
+        top, left = (int(round((side - SIDE) / 2.0)) for side in (height, width))
         outputs = seen_by(network, shown[top : top + SIDE, left : left + SIDE])
         boxes = outputs.reshape(-1, 4)
         own = boxes[label if len(boxes) > 1 else 0]

@@ -29,6 +29,7 @@ COMMANDS = {
     "folder": "a data set from your own folders of pictures",
     "doctor": "what this machine is, what is chosen for it, and how fast it trains",
 }
+_EXTRAS = {"report": "report", "explain": "report", "export": "onnx"}  # others: train
 
 
 class _Parser(argparse.ArgumentParser):
@@ -102,7 +103,7 @@ def _naming_the_extra(name: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "vgg_jax":
             raise
-        extra = "report" if name in ("report", "explain") else "train"
+        extra = _EXTRAS.get(name, "train")
         raise ConfigError(
             f"vgg {name} needs {error.name}, which is not installed here: "
             f"pip install 'vgg_jax[{extra}]'"

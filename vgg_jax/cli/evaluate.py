@@ -110,7 +110,7 @@ def by_protocol(options: argparse.Namespace) -> None:
     _check_new(options.csv)
     names = [name for name in options.weights.split(",") if name]
     networks = [load(name) for name in names]
-    split, classes, part = datasets.whole_pictures(
+    split, classes, title = datasets.whole_pictures(
         options.data, options.split, data_dir=options.data_dir
     )
     for network in networks:
@@ -122,9 +122,9 @@ def by_protocol(options: argparse.Namespace) -> None:
             protocol=options.protocol,
             scales=scales,
             flip=options.flip,
-            report=lambda seen: display.evaluate(part, seen, len(split)),
+            report=lambda seen: display.evaluate(title, seen, len(split)),
         )
-    print(f"{part} of {options.data}: {len(split):,} pictures, {options.protocol}")
+    print(f"{title}: {len(split):,} pictures, {options.protocol}")
     error_table.show(names, networks, result, scales)
     error_table.tell(result, split.name)
     if options.csv:

@@ -20,7 +20,6 @@ from vgg_jax.errors import ConfigError, choose
 from vgg_jax.files import check_target
 from vgg_jax.interop import classifier, onnx_file, page, save, stablehlo, zoo
 from vgg_jax.interop.load import load
-from vgg_jax.runs.run_record import RunRecord
 from vgg_jax.runs.workdir import CONFIG
 
 
@@ -101,7 +100,12 @@ def _facts(weights: Path) -> dict[str, str]:
         views = "view" if card.views == 1 else "views"
         said = f"{accuracy:.2%} of its test images, by {card.views} {views}"
         return {"Trained on": card.dataset, "Accuracy": said, "By": card.command}
-    if not (weights / CONFIG).is_file() or not (record := RunRecord(weights)).result:
+    if not (weights / CONFIG).is_file():
+        return {}
+    from vgg_jax.runs.run_record import RunRecord  # needs [train], as loading it did
+
+    record = RunRecord(weights)
+    if not record.result:
         return {}
     test = record.result["test"]
     accuracy = f"{test['accuracy']:.2%} of {test['count']:,} test images"

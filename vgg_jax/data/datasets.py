@@ -204,14 +204,14 @@ def whole_pictures(
 
     Returns:
         The split, of which `picture(number)` is what to ask; the names of the classes;
-        and what the split is called.
+        and what the pictures are called: the split is named where there are others.
 
     Raises:
         ConfigError, RunError: as `load`; or there are several splits and no test.
 
-    >>> pictures, classes, part = whole_pictures("cifar10_sample")
-    >>> pictures.picture(0)[0].shape, len(pictures), part
-    ((32, 32, 3), 1000, 'test')
+    >>> pictures, classes, title = whole_pictures("cifar10_sample")
+    >>> pictures.picture(0)[0].shape, len(pictures), title
+    ((32, 32, 3), 1000, 'test of cifar10_sample')
     """
     stored = opened(name, 1, (1,), data_dir=data_dir, report=print)
     known = [*stored.counts]
@@ -222,7 +222,8 @@ def whole_pictures(
     split = split or ("test" if "test" in known else known[0])
     spans = splits.spans_of(name, stored.counts, split, "split")
     found = _point_to(spans, functools.cache(stored.reader), damaged={})
-    return found, stored.classes, split
+    title = f"{split} of {name}" if split != known[0] or len(known) > 1 else name
+    return found, stored.classes, title
 
 
 def _held(builder: tfds.core.DatasetBuilder, spans: Mapping[str, Spans]) -> int:

@@ -43,10 +43,12 @@ class Frame(NamedTuple):
         (2.0, 0.0, 6.0, 4.0)
         """
         sides = (width, height)
-        scaled = [max(self.scale, round(x * self.scale / min(sides))) for x in sides]
+        scaled = pictures.scaled_size(width, height, self.scale)
         places = (self.across, self.down)
-        first = [  # at 0.5 as `pictures.fit` has it
-            max(0, math.ceil(place * (x - self.size + 1)) - 1)
+        first = [
+            pictures.centred(x, self.size)
+            if place == 0.5
+            else max(0, math.ceil(place * (x - self.size + 1)) - 1)
             for place, x in zip(places, scaled, strict=True)
         ]
         left, top = (a * x / s for a, x, s in zip(first, sides, scaled, strict=True))

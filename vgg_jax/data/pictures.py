@@ -85,7 +85,7 @@ def fit(picture: PIL.Image.Image, size: int) -> PIL.Image.Image:
     if picture.size == (size, size):
         return picture
     picture = scale(picture, size)
-    left, top = ((side - size) // 2 for side in picture.size)
+    left, top = (centred(side, size) for side in picture.size)
     return picture.crop((left, top, left + size, top + size))
 
 
@@ -97,9 +97,33 @@ def scale(picture: PIL.Image.Image, size: int) -> PIL.Image.Image:
     """
     if min(picture.size) == size:
         return picture
-    factor = size / min(picture.size)
-    wide, high = (max(size, round(side * factor)) for side in picture.size)
-    return picture.resize((wide, high), PIL.Image.Resampling.BILINEAR)
+    return picture.resize(
+        scaled_size(*picture.size, size), PIL.Image.Resampling.BILINEAR
+    )
+
+
+def scaled_size(width: int, height: int, size: int) -> tuple[int, int]:
+    """Returns width and height in pixels once the smaller side is scaled to `size`.
+
+    The longer side is cut down to whole pixels, as in torchvision's `Resize`, with
+    which the published numbers of its networks were measured.
+
+    >>> scaled_size(451, 333, 256)
+    (346, 256)
+    """
+    smaller = min(width, height)
+    return width * size // smaller, height * size // smaller
+
+
+def centred(side: int, size: int) -> int:
+    """Returns where a centred crop of `size` pixels starts in `side` pixels.
+
+    Half a pixel goes to the even number, as in torchvision's `CenterCrop`.
+
+    >>> [centred(side, 4) for side in (4, 5, 6, 7)]
+    [0, 0, 1, 2]
+    """
+    return round((side - size) / 2)
 
 
 def upright(picture: PIL.Image.Image) -> PIL.Image.Image:

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vgg_jax.data.pictures import centred
+
 GRID = 5  # crops per side
 
 
@@ -26,7 +28,7 @@ class Way(NamedTuple):
 
 
 def _centre(pixels: np.ndarray, size: int) -> list[np.ndarray]:
-    top, left = ((side - size) // 2 for side in pixels.shape[:2])
+    top, left = (centred(side, size) for side in pixels.shape[:2])
     return [pixels[top : top + size, left : left + size]]
 
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from vgg_jax.data.pictures import scaled_size
 from vgg_jax.errors import choose
 from vgg_jax.fields import Rule, check_value
 from vgg_jax.inference.features import check_loaded
@@ -102,6 +103,6 @@ def scaled(images: jax.Array, scale: int) -> jax.Array:
     >>> scaled(jnp.zeros((2, 48, 64, 3)), 96).shape
     (2, 96, 128, 3)
     """
-    batch, *sides, channels = images.shape
-    size = [max(scale, round(side * scale / min(sides))) for side in sides]
+    batch, height, width, channels = images.shape
+    size = scaled_size(height, width, scale)
     return jax.image.resize(images, (batch, *size, channels), "bilinear")

@@ -14,6 +14,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from vgg_jax.data.boxes import QUANTITIES, of_window
+from vgg_jax.data.pictures import centred
 from vgg_jax.errors import ConfigError
 from vgg_jax.fields import Rule, check_value, in_range
 from vgg_jax.inference.box_merging import THRESHOLD, merged
@@ -91,7 +92,7 @@ def _of_centre(localiser, images, scale) -> tuple[jax.Array, jax.Array]:
     """Returns the outputs for the central crops, and these as a box, `[1, 4]`."""
     images, size = scaled(images, scale), localiser.size
     height, width = images.shape[1:3]
-    top, left = (height - size) // 2, (width - size) // 2
+    top, left = centred(height, size), centred(width, size)
     crops = images[:, top : top + size, left : left + size]
     outputs = localiser.model.apply(localiser.variables, crops)
     return outputs, jnp.asarray([_box(left, top, size, height, width)], jnp.float32)

@@ -20,7 +20,6 @@ from vgg_jax.interop import onnx_file
 from vgg_jax.interop.classifier import Classifier, classifier
 from vgg_jax.interop.network import Network
 from vgg_jax.nn.preprocessing import name_of
-from vgg_jax.runs import html_page
 
 SUFFIX = ".html"
 PACKAGE, VERSION = "onnxruntime-web", "1.30.0"  # of npm
@@ -61,6 +60,8 @@ def save(
             or the network cannot be exported (`classifier.classifier`).
         RunError: the file cannot be written.
     """
+    from vgg_jax.runs import html_page  # needs [onnx], as `onnx_file` does
+
     path = Path(path)
     check_target(path, SUFFIX, overwrite)
     engine = _read_runtime(runtime)

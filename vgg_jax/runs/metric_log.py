@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from vgg_jax.files import keep_copy, write_atomically
-from vgg_jax.runs import checked_json, tensorboard
+from vgg_jax.runs import checked_json
 from vgg_jax.runs.trackers import Tracker
 
 FILE = "metrics.jsonl"
@@ -37,6 +37,8 @@ class MetricLog:
         tracker: Tracker | None = None,
         report: Callable[[str], None] = logging.warning,
     ) -> None:
+        from vgg_jax.runs import tensorboard  # needs [train]; reading rows does not
+
         self.workdir = workdir
         path = workdir / FILE
         rows, damaged = _parse(workdir)

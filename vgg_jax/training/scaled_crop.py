@@ -112,7 +112,8 @@ def _framed(
     sides: tuple[int, ...], scale: jax.Array, size: int, place: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Returns the sides of the scaled images, and where squares begin in them."""
-    lengths = jnp.asarray([sides], jnp.float32)  # [1, 2]
-    smaller = scale[:, None].astype(jnp.float32)  # [B, 1]
-    scaled = jnp.maximum(jnp.round(lengths * smaller / lengths.min()), smaller)
-    return scaled, jnp.maximum(jnp.ceil(place * (scaled - size + 1)) - 1, 0)
+    whole = jnp.asarray([sides]) * scale[:, None] // min(sides)  # [B, 2]
+    scaled = whole.astype(jnp.float32)
+    central = jnp.round((scaled - size) / 2)  # half to even, as `pictures.centred`
+    anywhere = jnp.maximum(jnp.ceil(place * (scaled - size + 1)) - 1, 0)
+    return scaled, jnp.where(place == 0.5, central, anywhere)

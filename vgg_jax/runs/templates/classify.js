@@ -87,11 +87,11 @@ function resample(pixels, from, to, lines, line, stride, newLine, newStride) {
 
 // The centre square of RGB pixels, its side scaled to `size`.
 function fit(pixels, width, height) {
-  const scale = size / Math.min(width, height);
-  const [wide, high] = [width, height].map((side) => Math.max(size, rounded(side * scale)));
+  const smaller = Math.min(width, height);
+  const [wide, high] = [width, height].map((side) => Math.floor((side * size) / smaller));
   pixels = resample(pixels, width, wide, height, 3 * width, 3, 3 * wide, 3);
   pixels = resample(pixels, height, high, wide, 3, 3 * wide, 3, 3 * wide);
-  const left = Math.floor((wide - size) / 2), top = Math.floor((high - size) / 2);
+  const left = rounded((wide - size) / 2), top = rounded((high - size) / 2);
   const square = new Uint8Array(size * size * 3);
   for (let y = 0; y < size; y++) {
     const start = 3 * ((top + y) * wide + left);
