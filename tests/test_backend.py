@@ -7,9 +7,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import jax
+import numpy as np
 import pytest
 
 from vgg_jax import backend, machine
+from vgg_jax.nn.initializers import INITIALIZERS
+from vgg_jax.nn.vgg import VGG
 
 ROOT = Path(__file__).resolve().parents[1]
 FLAG = "--xla_cpu_experimental_onednn_custom_call"
@@ -130,6 +133,25 @@ def test_float32_does_without_onednn(device, flags, dtype, off, monkeypatch):
     monkeypatch.setattr(backend.jax, "default_backend", lambda: device)
     monkeypatch.setenv("XLA_FLAGS", flags)
     assert backend.compiler_options(dtype) == ({FLAG[2:]: False} if off else {})
+
+
+@pytest.mark.parametrize("kernel_init", INITIALIZERS)
+def test_what_runs_once_has_the_bits_of_what_is_optimised(kernel_init):
+    """The initial weights of a seed are not to depend on how fast they are compiled."""
+    model = VGG("A", 10, head="compact", width=0.25, kernel_init=kernel_init)
+    call = (jax.random.key(3), jax.numpy.zeros((1, 32, 32, 3)))
+    made = []
+    for options in (
+        backend.options_to_run_once(),
+        {"xla_backend_optimization_level": 3},  # XLA's default; the tests' own is 0
+    ):
+        made.append(jax.jit(model.init, compiler_options=options)(*call))
+    jax.tree.map(np.testing.assert_array_equal, *made)
+
+
+def test_only_a_cpu_compiles_less(monkeypatch):
+    monkeypatch.setattr(backend.jax, "default_backend", lambda: "gpu")
+    assert backend.options_to_run_once() == {}
 
 
 LATE = """

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax.typing import ArrayLike
 
+from vgg_jax import backend
 from vgg_jax.errors import ConfigError
 from vgg_jax.interop import layer_names
 from vgg_jax.nn.architecture import HEAD as HEAD
@@ -250,7 +251,8 @@ def random(
     preprocessing = named(preprocessing)
     side = size or 224
     images = jnp.zeros((1, side, side, max(3, len(preprocessing.mean))))
-    variables = jax.jit(model.init)(jax.random.key(seed), images)
+    init = jax.jit(model.init, compiler_options=backend.options_to_run_once())
+    variables = init(jax.random.key(seed), images)
     variables.pop("intermediates", None)
     return Network(
         variables=variables,

@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 from rich.console import Console
 
-from vgg_jax import files, machine, memory, processes
+from vgg_jax import backend, files, machine, memory, processes
 from vgg_jax import mesh as meshes
 from vgg_jax.data import batches, datasets, on_device
 from vgg_jax.data.description import description
@@ -186,7 +186,7 @@ def _first_state(
 ) -> step.TrainState:
     """Returns the state before the first update, whitened if asked for."""
     init = partial(step.init, recipe, seed=config.seed, image_shape=train.image_shape)
-    state = jax.jit(init)()
+    state = jax.jit(init, compiler_options=backend.options_to_run_once())()
     if not config.model.whiten:
         return state
     first = np.arange(min(whitening.IMAGES, len(train)))
