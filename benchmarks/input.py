@@ -18,6 +18,7 @@ from itertools import count, repeat
 import jax
 
 from vgg_jax import backend, machine
+from vgg_jax import mesh as meshes
 from vgg_jax.cli import config_file
 from vgg_jax.data import batches, datasets
 from vgg_jax.errors import guarded
@@ -57,7 +58,7 @@ def main():
     steps_per_epoch = batches.steps_per_epoch(len(memory.train), config.batch_size)
     run_recipe = recipe.build(config, memory, steps_per_epoch)
     state = step.init(run_recipe, seed=0, image_shape=memory.train.image_shape)
-    train_step, _ = step.compiled(run_recipe)
+    train_step, _ = step.compiled(run_recipe, meshes.over(1))
     from_memory = endless(memory.train, config.batch_size)
     inputs = {
         "resident": repeat(jax.device_put(next(from_memory))),

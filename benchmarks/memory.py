@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from vgg_jax import backend, machine
+from vgg_jax import mesh as meshes
 from vgg_jax.data.batches import TrainingBatch
 from vgg_jax.nn import cost
 from vgg_jax.nn.vgg import REMAT, VGG
@@ -57,7 +58,7 @@ def planned(model: VGG, size: int, batch: int) -> int:
         index=jax.ShapeDtypeStruct((batch,), np.int32),
         epoch=jax.ShapeDtypeStruct((), np.int32),
     )
-    train, _ = step.compiled(recipe)
+    train, _ = step.compiled(recipe, meshes.over(1))
     plan = train.lower(state, images).compile().memory_analysis()
     return plan.temp_size_in_bytes + plan.argument_size_in_bytes
 

@@ -11,6 +11,7 @@ import numpy as np
 from serve import jax_memory, read_job, serve
 
 from vgg_jax import backend, memory
+from vgg_jax import mesh as meshes
 from vgg_jax.data.batches import TrainingBatch
 from vgg_jax.nn.vgg import VGG, cast
 from vgg_jax.training import step
@@ -49,7 +50,7 @@ def build(job):
             epoch=np.int32(0),
         )
     )
-    train, _ = step.compiled(recipe)
+    train, _ = step.compiled(recipe, meshes.over(1))
     infer = jax.jit(recipe.model.apply)
     weights = cast(recipe.model, state.variables)  # as an evaluation of a run does
     images = recipe.augment.evaluate(batch.images)

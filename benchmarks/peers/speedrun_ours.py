@@ -26,8 +26,8 @@ def main():
     run_recipe = recipe.build(config, dataset, steps_per_epoch)
     shape = dataset.train.image_shape
     state = jax.jit(partial(step.init, run_recipe, seed=0, image_shape=shape))()
-    train_step, _ = step.compiled(run_recipe)
     split, devices = dataset.train, mesh.over(1)
+    train_step, _ = step.compiled(run_recipe, devices)
     if on_device.fits(split, devices):
         split = on_device.placed(split, devices)
     training_batches = endless(split, config.batch_size)

@@ -22,12 +22,12 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.export import is_symbolic_dim
 
 from vgg_jax import machine
 from vgg_jax.errors import choose
 from vgg_jax.nn import direct, winograd
+from vgg_jax.nn.by_platform import by_platform
 from vgg_jax.nn.reverse_mode import reverse_mode_only
 from vgg_jax.nn.spread import local_shape
 
@@ -73,7 +73,7 @@ def conv2d(
     choose(IMPLEMENTATIONS, implementation, "implementation")
     if implementation == "lax":
         return _biased(x, w, b)
-    return lax.platform_dependent(x, w, b, cpu=_biased_on_cpu, default=_biased)
+    return by_platform(x, w, b, cpu=_biased_on_cpu, default=_biased)
 
 
 def _biased(x: jax.Array, w: jax.Array, b: jax.Array) -> jax.Array:

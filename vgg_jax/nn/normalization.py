@@ -14,6 +14,7 @@ from flax import linen as nn
 from jax import lax
 
 from vgg_jax.nn.apart import apart
+from vgg_jax.nn.by_platform import by_platform
 
 _AXES = (0, 1, 2)  # of [B, H, W, C]: all but the channels
 EPSILON = 1e-5  # added to the variance
@@ -186,9 +187,7 @@ _batch_norm_on_cpu.defvjp(_forward, _backward)
 
 
 def _fast_batch_norm(x, scale, bias):
-    return lax.platform_dependent(
-        x, scale, bias, cpu=_batch_norm_on_cpu, default=batch_norm
-    )
+    return by_platform(x, scale, bias, cpu=_batch_norm_on_cpu, default=batch_norm)
 
 
 IMPLEMENTATIONS = {"auto": _fast_batch_norm, "lax": batch_norm}

@@ -8,6 +8,7 @@ from jax import lax
 
 from vgg_jax.errors import choose
 from vgg_jax.nn.apart import apart
+from vgg_jax.nn.by_platform import by_platform
 
 _CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1))  # the order `lax.reduce_window` looks in
 
@@ -146,7 +147,7 @@ _max_pool_on_cpu.defvjp(_forward, _backward)
 
 
 def _fast_max_pool(x: jax.Array) -> jax.Array:
-    return lax.platform_dependent(x, cpu=_max_pool_on_cpu, default=max_pool)
+    return by_platform(x, cpu=_max_pool_on_cpu, default=max_pool)
 
 
 POOLS: dict[str, dict[str, Callable[[jax.Array], jax.Array]]] = {

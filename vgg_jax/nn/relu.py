@@ -2,10 +2,10 @@
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from vgg_jax.errors import choose
 from vgg_jax.nn.apart import apart
+from vgg_jax.nn.by_platform import by_platform
 
 
 def relu(x: jax.Array, *, implementation: str = "auto") -> jax.Array:
@@ -55,7 +55,7 @@ def _plain_relu(x: jax.Array) -> jax.Array:
 
 
 def _fast_relu(x: jax.Array) -> jax.Array:
-    return lax.platform_dependent(x, cpu=_relu_on_cpu, default=_plain_relu)
+    return by_platform(x, cpu=_relu_on_cpu, default=_plain_relu)
 
 
 IMPLEMENTATIONS = {"auto": _fast_relu, "lax": _plain_relu}

@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 from rich.console import Console
 
+from vgg_jax import mesh as meshes
 from vgg_jax.data.description import description
 from vgg_jax.errors import ConfigError, RunError, choose
 from vgg_jax.evaluation.exact import Evaluation, evaluate
@@ -79,7 +80,7 @@ def score(
     evaluations = {}
     with progress.Display(console, epochs=1, steps_per_epoch=1) as display:
         for count in views:
-            _, eval_step = step.compiled(recipe._replace(views=count))
+            _, eval_step = step.compiled(recipe._replace(views=count), meshes.over(1))
             evaluation = evaluate(
                 eval_step,
                 cast(recipe.model, state.variables),

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vgg_jax import mesh as meshes
 from vgg_jax.data.batches import TrainingBatch
 from vgg_jax.nn import cost
 from vgg_jax.nn.vgg import VGG
@@ -60,7 +61,7 @@ def training_rate(dtype: str) -> tuple[float, float]:
         epoch=np.int32(0),
     )
     batch = jax.device_put(batch)
-    train, _ = step.compiled(recipe)
+    train, _ = step.compiled(recipe, meshes.over(1))
 
     def one_step():
         nonlocal state

@@ -16,6 +16,7 @@ from vgg_jax.data.batches import Batch, TrainingBatch
 from vgg_jax.errors import ConfigError
 from vgg_jax.evaluation.metrics import Sums, cross_entropy
 from vgg_jax.nn import patterns
+from vgg_jax.nn.by_platform import lowered_for
 from vgg_jax.nn.vgg import VGG
 from vgg_jax.nn.views import averaged
 from vgg_jax.training import placement as placements
@@ -354,31 +355,34 @@ def compiled(
 
     Args:
         recipe: what the steps do.
-        mesh: the devices that share each batch; None: the first device alone.
+        mesh: the devices that share each batch, for which the programs are; None: the
+            first device alone, but they can be lowered for other platforms.
         placement: where the training step's state is, and stays (`placement.placed`).
 
     Returns:
         `train_step(state, batch)`, which reuses the memory of its state for the next
         one, and `eval_step(variables, batch)`.
     """
+    for_it = lowered_for(mesh.devices.flat[0].platform if mesh else "")
+    made_step, scored_step = for_it(train_step), for_it(eval_step)
     mesh = mesh or meshes.over(1)
     platform = mesh.devices.flat[0].platform
     options = backend.compiler_options(recipe.model.dtype, platform)
     jit = partial(jax.jit, compiler_options=options)
     if mesh.size == 1:
-        train = jit(partial(train_step, recipe, mesh=mesh), donate_argnums=0)
-        return train, jit(partial(eval_step, recipe, mesh=mesh))
+        train = jit(partial(made_step, recipe, mesh=mesh), donate_argnums=0)
+        return train, jit(partial(scored_step, recipe, mesh=mesh))
     whole, spread = meshes.whole(mesh), meshes.spread(mesh)
 
     def stays(state: TrainState, batch: TrainingBatch) -> tuple[TrainState, dict]:
         with tensor_parallel.activations_over(mesh):
-            state, metrics = train_step(recipe, state, batch, mesh=mesh)
+            state, metrics = made_step(recipe, state, batch, mesh=mesh)
         where = placements.shardings(state, mesh, placement)
         return jax.lax.with_sharding_constraint(state, where), metrics
 
     def scores(variables: dict[str, Any], batch: Batch) -> tuple[Sums, jax.Array]:
         with tensor_parallel.activations_over(mesh):
-            return eval_step(recipe, variables, batch, mesh=mesh)
+            return scored_step(recipe, variables, batch, mesh=mesh)
 
     weights = whole if mesh.shape[meshes.MODEL] == 1 else None  # as the arrays come
     train = jit(
