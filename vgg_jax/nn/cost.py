@@ -102,6 +102,29 @@ class TrainingBytes(NamedTuple):
 _WORK = {"float32": (2.2, 0.2, 1.0), "bfloat16": (0.9, 0.4, 0.75)}
 
 
+class _StageWork(NamedTuple):
+    """What a step works with whose stages are computed again, fitted to 32 plans too.
+
+    Attributes:
+        convolutions, dense: times the bytes of the weights, all through the step.
+        kernels: times the bytes of the convolutions' weights of one stage.
+        layers: times the bytes of each convolution's output, up to a piece.
+        largest: times the bytes of the stage's largest output.
+    """
+
+    convolutions: float
+    dense: float
+    kernels: float
+    layers: float
+    largest: float
+
+
+_STAGE_WORK = {
+    "float32": _StageWork(1.2, 0.45, 5.9, 0.8, 1.25),
+    "bfloat16": _StageWork(0.8, 0.5, 2.3, 1.55, 0.4),
+}
+
+
 def training_bytes(
     rows: Iterable[LayerCost],
     *,
@@ -112,14 +135,15 @@ def training_bytes(
 ) -> TrainingBytes:
     """Estimates the memory that a training step takes.
 
-    Of XLA's plan for a CPU it was -13% to +18% (bfloat16 convolved directly); of those
-    for GPUs and TPUs, whose convolutions work otherwise, it is no more than an idea.
+    Of XLA's plan for a CPU it was PLAIN, and of one whose stages are computed again
+    REMAT, beyond 15% for the smallest networks only (`benchmarks.memory`); of those for
+    GPUs and TPUs, whose convolutions work otherwise, it is no more than an idea.
 
     Args:
         rows: of `costs`.
         batch_size: images that a device computes at once.
         dtype: type of the activations, one of `BYTES`.
-        remat: as `VGG.remat`. The estimate of "stage" was not fitted.
+        remat: as `VGG.remat`.
         shards: how many a device computes one after the other.
 
     >>> from vgg_jax.nn.architecture import layers
@@ -129,33 +153,67 @@ def training_bytes(
     """
     rows = list(rows)
     value = batch_size * BYTES[dtype]
-    convolutions, others, layers = _WORK[dtype]
-    work = 0.0
-    for row in rows:
-        share = convolutions if len(row.shape) == 3 else others
-        work += share * 4 * row.params
-        if row.params and len(row.shape) == 3:
-            work += layers * min(value * row.elements, pieces.BYTES)
-    kept = value * (_most_kept(rows) if remat == "stage" else _kept(rows))
     levels = max(shards, 1).bit_length() - 1  # two sums at each of the tree
-    weights = (3 + 2 * levels) * 4 * sum(row.params for row in rows)
-    return TrainingBytes(weights, round(kept + work))
+    copies = 2 + 2 * levels  # the weights, the velocity, and those sums
+    if remat == "stage":
+        worked = _most_of_a_stage(rows, value, _STAGE_WORK[dtype])
+        copies += levels > 0
+    else:
+        worked = _kept_and_worked(rows, value, _WORK[dtype])
+        copies += 1  # the gradients, which a stage computed again need not all wait
+    return TrainingBytes(copies * _weights(rows), round(worked))
 
 
-def _kept(rows: Iterable[LayerCost]) -> int:
-    return sum(row.kept for row in rows)
+def _weights(rows: Iterable[LayerCost]) -> int:
+    return 4 * sum(row.params for row in rows)
 
 
-def _most_kept(rows: Iterable[LayerCost]) -> int:
-    """Returns what stages computed again keep: all pools and the largest stage."""
-    pools, most, stage = 0, 0, 0
+def _is_convolution(row: LayerCost) -> bool:
+    return row.params > 0 and len(row.shape) == 3
+
+
+def _pieces(rows: Iterable[LayerCost], value: int) -> int:
+    """Returns the bytes of the convolutions' outputs, each up to a piece."""
+    sizes = (value * row.elements for row in rows if _is_convolution(row))
+    return sum(min(size, pieces.BYTES) for size in sizes)
+
+
+def _kept_and_worked(
+    rows: list[LayerCost], value: int, work: tuple[float, float, float]
+) -> float:
+    convolutions, dense, layers = work
+    kernels = _weights(filter(_is_convolution, rows))
+    others = _weights(rows) - kernels
+    kept = value * sum(row.kept for row in rows)
+    used = convolutions * kernels + dense * others + layers * _pieces(rows, value)
+    return kept + used
+
+
+def _most_of_a_stage(rows: list[LayerCost], value: int, work: _StageWork) -> float:
+    """Returns the most bytes that a stage needs while it is computed again.
+
+    Those of all inputs of stages before it are kept too, and the dense layers' whole
+    gradient.
+    """
+    stages: list[list[LayerCost]] = [[]]
     for row in rows:
+        stages[-1].append(row)
         if row.name.startswith("pool"):
-            pools, stage = pools + row.kept, 0
+            stages.append([])
+    kernels = _weights(filter(_is_convolution, rows))
+    most, before = 0.0, 0
+    for stage in stages:
+        needed = float(before + value * sum(row.kept for row in stage))
+        if any(map(_is_convolution, stage)):
+            needed += work.kernels * _weights(stage)
+            needed += work.layers * _pieces(stage, value)
+            needed += work.largest * value * max(row.elements for row in stage)
         else:
-            stage += row.kept
-            most = max(most, stage)
-    return pools + most
+            needed += _weights(stage)
+        most = max(most, needed)
+        before += value * sum(r.kept for r in stage if r.name.startswith("pool"))
+    dense = _weights(rows) - kernels
+    return most + work.convolutions * kernels + work.dense * dense
 
 
 def total(rows: list[LayerCost]) -> LayerCost:
