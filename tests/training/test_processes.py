@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.training.test_on_pictures import photos  # noqa: F401 (a fixture)
 from vgg_jax.runs import checkpoint_record
 from vgg_jax.training.interrupt import Stopped
 
@@ -166,6 +167,31 @@ def test_stopped_as_two_resumed_as_four(tmp_path):
     with Together(tmp_path / "moved", 4) as four:
         codes, said = four.ended()
     assert codes == 4 * [0], said
+    assert trained(tmp_path / "moved") == trained(tmp_path / "alone")
+
+
+@pytest.mark.slow
+def test_a_folder_that_each_decodes_its_share_of(photos, tmp_path):  # noqa: F811
+    """In processes of its own; stopped as two, resumed as one; one file is damaged."""
+    fields = {
+        "data.name": f"folder:{photos}",
+        "data.stream": True,
+        "data.workers": 1,
+        "data.train": "train[:80%]",
+        "data.validation": "train[80%:90%]",
+        "data.test": "train[90%:]",
+        "augment.resize": 16,
+        "augment.scales": "(20, 40)",
+        "augment.crop": 0,
+        "augment.crop_mode": "zero",
+        "batch_size": 16,
+    }
+    alone(tmp_path / "alone", **fields)
+    with Together(tmp_path / "moved", **fields) as two:
+        two.wait_for_steps(4)  # of three per epoch
+        two.processes[1].send_signal(signal.SIGTERM)
+        assert two.ended()[0] == 2 * [128 + signal.SIGTERM]
+    alone(tmp_path / "moved", **fields)
     assert trained(tmp_path / "moved") == trained(tmp_path / "alone")
 
 
