@@ -135,9 +135,10 @@ def training_bytes(
 ) -> TrainingBytes:
     """Estimates the memory that a training step takes.
 
-    Of XLA's plan for a CPU it was PLAIN, and of one whose stages are computed again
-    REMAT, beyond 15% for the smallest networks only (`benchmarks.memory`); of those for
-    GPUs and TPUs, whose convolutions work otherwise, it is no more than an idea.
+    Of XLA's plans for two kinds of CPU it was -13% to +22%, and -16% to +40% where
+    stages are computed again; beyond 16% only for D at 32 px with a batch of 32
+    (`benchmarks.memory`). Of those for GPUs and TPUs, whose convolutions work
+    otherwise, it is no more than an idea.
 
     Args:
         rows: of `costs`.
