@@ -15,8 +15,9 @@ _known = ContextVar("known", default="")
 def lowered_for(platform: str) -> Iterator[None]:
     """Says that what is traced within is for this platform and no other.
 
-    A third of the time to trace a training step goes into the other branches of
-    `lax.platform_dependent`, and into differentiating them.
+    More than half of the time to trace a training step of VGG-16 in float32 with batch
+    norm goes into the other branches of `lax.platform_dependent`, and into
+    differentiating them.
 
     Args:
         platform: "cpu", "gpu" or "tpu", as of `jax.Device.platform`.
