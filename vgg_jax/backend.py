@@ -151,9 +151,9 @@ def compiler_options(dtype: DTypeLike, platform: str = "") -> dict[str, bool]:
 def options_to_run_once() -> dict[str, int]:
     """Returns the options with which `jax.jit` compiles a program that runs once.
 
-    On a CPU LLVM optimises it less: the initial weights of VGG-16 D took 5.0 s to
-    compile and take 1.5 s (two cores of a Zen 4, jax 0.12). Their bits are the same;
-    with no optimisation at all they would not be.
+    On a CPU LLVM optimises it less, since initial weights take far longer to compile
+    than to compute. Their bits are the same (`tests/test_backend.py`); with no
+    optimisation at all they would not be.
     """
     if jax.default_backend() != "cpu":
         return {}

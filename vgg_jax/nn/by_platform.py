@@ -15,9 +15,8 @@ _known = ContextVar("known", default="")
 def lowered_for(platform: str) -> Iterator[None]:
     """Says that what is traced within is for this platform and no other.
 
-    More than half of the time to trace a training step of VGG-16 in float32 with batch
-    norm goes into the other branches of `lax.platform_dependent`, and into
-    differentiating them.
+    Otherwise the branches of `lax.platform_dependent` for other platforms are traced
+    and differentiated too, which each start of a run waits for.
 
     Args:
         platform: "cpu", "gpu" or "tpu", as of `jax.Device.platform`.

@@ -94,7 +94,7 @@ def _apply(matrix: _Matrix, parts: Sequence[jax.Array]) -> list[jax.Array]:
     """Returns one linear combination of `parts` per row of `matrix`.
 
     By operations of `lax`: a training step has thousands, and those of `jax.numpy`, or
-    of `+` and `*`, take six times as long to trace.
+    `+` and `*`, take longer to trace.
     """
     return [reduce(lax.add, _terms(row, parts)) for row in matrix]
 
