@@ -7,7 +7,9 @@ are the medians over the rounds; the ratio to `vgg_jax` in the same round (media
 least, most); the model's FLOP per second as a share of the peak of matrix products,
 which is measured in the same rounds; and the most memory that the process ever held,
 or its arrays on an accelerator did. Inference takes 2 FLOP per MAC, training three
-times that.
+times that. With `--together` the peers are built all at once, which is quicker beside
+an accelerator, where compiling takes most of the time; their first steps are then
+slower than alone.
 
     python -m benchmarks.throughput                    # VGG-16 D, 32 px, batch 128
     python -m benchmarks.throughput --batch_norm
@@ -26,6 +28,7 @@ either:
 
 import argparse
 import dataclasses
+import functools
 import itertools
 import json
 import os
@@ -103,6 +106,7 @@ class Process:
         peer: what to run.
         job: what it works on.
         checkout: where its program and its `vgg_jax` are; this one by default.
+        wait: whether to wait until it is ready; if not, `failure` does.
 
     Attributes:
         facts: what it said when it was ready.
@@ -114,7 +118,9 @@ class Process:
         RuntimeError: it ended before it was ready; the message is its last line.
     """
 
-    def __init__(self, peer: Peer, job: dict, checkout: Path = _HERE.parent):
+    def __init__(
+        self, peer: Peer, job: dict, checkout: Path = _HERE.parent, wait: bool = True
+    ):
         paths = [str(checkout), *filter(None, [os.environ.get("PYTHONPATH")])]
         environ = {**_SHARED, **os.environ, "PYTHONPATH": os.pathsep.join(paths)}
         environ.update(peer.environ)
@@ -130,8 +136,18 @@ class Process:
             text=True,
             env=environ,
         )
-        self.facts = self._answer()
         self.seconds: list[float] = []
+        if wait and self.failure:
+            raise RuntimeError(self.failure)
+
+    @functools.cached_property
+    def failure(self) -> str:
+        """Why it ended before it was ready, its last line; empty: it is ready."""
+        try:
+            self.facts = self._answer()
+        except RuntimeError as error:
+            return str(error)
+        return ""
 
     def _answer(self):
         line = self._process.stdout.readline()
@@ -163,7 +179,14 @@ def _peak_memory(pid: int) -> int:
     return next((1024 * int(x.split()[1]) for x in lines if x.startswith("VmHWM")), 0)
 
 
-def measure(names: list[str], job: dict, *, rounds: int, seconds: float) -> dict:
+def measure(
+    names: list[str],
+    job: dict,
+    *,
+    rounds: int,
+    seconds: float,
+    together: bool = False,
+) -> dict:
     """Runs the peers, and the measurement of the peak, in turn.
 
     Args:
@@ -171,21 +194,27 @@ def measure(names: list[str], job: dict, *, rounds: int, seconds: float) -> dict
         job: `mode`, `dtype`, `batch_norm`, `batch`, `size`, `variant`, `width`.
         rounds: number of turns per peer.
         seconds: how long a turn takes, about.
+        together: whether all are built at once, and not one after the other.
 
     Returns:
         Name -> `Process`, closed, with its times.
     """
-    running = {}
+    started = {}
     for name, peer in {**{n: PEERS[n] for n in names}, "peak": _PEAK}.items():
         if not peer.python().exists():
             print(
                 f"  {name}: skipped, no environment {peer.environment!r} (see --help)"
             )
             continue
-        try:
-            running[name] = Process(peer, job)
-        except RuntimeError as error:
-            print(f"  {name}: skipped, it failed: {error}")
+        started[name] = Process(peer, job, wait=False)
+        if not together:
+            _ = started[name].failure
+    running = {}
+    for name, process in started.items():
+        if process.failure:
+            print(f"  {name}: skipped, it failed: {process.failure}")
+        else:
+            running[name] = process
     counts = {n: max(1, round(seconds / p.ask(2))) for n, p in running.items()}
     for _ in range(rounds):
         for name, process in running.items():
@@ -247,6 +276,7 @@ def main():
     parser.add_argument("--shards", type=int, default=1, help="parts of a batch")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="seconds per turn")
+    parser.add_argument("--together", action="store_true", help="build peers at once")
     options = parser.parse_args()
     print(machine.environment(), flush=True)
     for variant, width, size, batch, dtype, mode in itertools.product(
@@ -266,7 +296,11 @@ def main():
         }
         print(" ".join(f"{k}={v}" for k, v in job.items()), flush=True)
         running = measure(
-            options.peers, job, rounds=options.rounds, seconds=options.seconds
+            options.peers,
+            job,
+            rounds=options.rounds,
+            seconds=options.seconds,
+            together=options.together,
         )
         print(*table(running, job), sep="\n", flush=True)
 

@@ -136,8 +136,9 @@ def test_float32_does_without_onednn(device, flags, dtype, off, monkeypatch):
 
 
 @pytest.mark.parametrize("kernel_init", INITIALIZERS)
-def test_what_runs_once_has_the_bits_of_what_is_optimised(kernel_init):
+def test_what_runs_once_has_the_bits_of_what_is_optimised(kernel_init, monkeypatch):
     """The initial weights of a seed are not to depend on how fast they are compiled."""
+    monkeypatch.setenv("XLA_FLAGS", "")  # the quick tests ask for level 0
     model = VGG("A", 10, head="compact", width=0.25, kernel_init=kernel_init)
     call = (jax.random.key(3), jax.numpy.zeros((1, 32, 32, 3)))
     made = []
@@ -150,7 +151,14 @@ def test_what_runs_once_has_the_bits_of_what_is_optimised(kernel_init):
 
 
 def test_only_a_cpu_compiles_less(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "")
+    assert backend.options_to_run_once() == {"xla_backend_optimization_level": 1}
     monkeypatch.setattr(backend.jax, "default_backend", lambda: "gpu")
+    assert backend.options_to_run_once() == {}
+
+
+def test_a_level_in_the_environment_wins(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=2")
     assert backend.options_to_run_once() == {}
 
 

@@ -153,11 +153,12 @@ def options_to_run_once() -> dict[str, int]:
 
     On a CPU LLVM optimises it less, since initial weights take far longer to compile
     than to compute. Their bits are the same (`tests/test_backend.py`); with no
-    optimisation at all they would not be.
+    optimisation at all they would not be. A level in XLA_FLAGS wins.
     """
-    if jax.default_backend() != "cpu":
+    level = "xla_backend_optimization_level"
+    if jax.default_backend() != "cpu" or level in os.environ.get("XLA_FLAGS", ""):
         return {}
-    return {"xla_backend_optimization_level": 1}
+    return {level: 1}
 
 
 def onednn() -> bool | None:

@@ -69,6 +69,14 @@ def test_every_convolution_is_bfloat16(program):
         assert types == ["bf16"] * 3, line
 
 
+def test_no_map_is_summed_in_bfloat16(program):
+    """The gradient of a bias is summed over all pixels of a batch."""
+    sums = r"stablehlo.reduce\(.*stablehlo.add .*\(tensor<\d+x\d+x\d+x\d+x(\w+)>"
+    types = re.findall(sums, program[0])
+    assert len(types) >= 13
+    assert set(types) == {"f32"}
+
+
 def test_the_network_is_nhwc(program):
     forward = "[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]"
     lines = convolutions(program[0])

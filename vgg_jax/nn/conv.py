@@ -77,7 +77,23 @@ def conv2d(
 
 
 def _biased(x: jax.Array, w: jax.Array, b: jax.Array) -> jax.Array:
-    return direct.plain(x, w) + b[None, None, None]
+    return _plus(direct.plain(x, w), b)
+
+
+@jax.custom_jvp
+def _plus(y: jax.Array, b: jax.Array) -> jax.Array:
+    """Returns `y + b`, such that the gradient of `b` is summed in float32.
+
+    JAX itself sums that of a bfloat16 `b` in bfloat16, which on an H100 was up to 1.5%
+    off (results/h100/tests.txt).
+    """
+    return y + b[None, None, None]
+
+
+@_plus.defjvp
+def _tangent(primals, tangents):
+    dy, db = (tangent.astype(jnp.float32) for tangent in tangents)
+    return _plus(*primals), (dy + db[None, None, None]).astype(primals[0].dtype)
 
 
 def _biased_on_cpu(x: jax.Array, w: jax.Array, b: jax.Array) -> jax.Array:
