@@ -8,7 +8,8 @@ at one scale (Q = S, or the middle of the range) and at three; D and E, jittered
 crops and by both; and D and E together. It goes on where it stopped: a network that is
 trained and a test that was made stay (`<out>/*.json`, and posteriors in `<out>/*.npz`,
 for the fusion). `--table` prints what there is, beside the paper's own numbers. Several
-processes may share the work, each with `--variants` of its own.
+processes may share the work, each with networks of its own (`--variants`, `--scales`,
+`--seeds`).
 """
 
 import argparse
@@ -186,13 +187,15 @@ def main():
     parser.add_argument("--out", type=Path, default=Path("results/protocol"))
     parser.add_argument("--runs", type=Path, default=Path("runs/protocol"))
     parser.add_argument("--variants", nargs="+", default=VARIANTS, choices=VARIANTS)
+    parser.add_argument("--scales", nargs="+", default=SCALES, choices=SCALES)
+    parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS, choices=SEEDS)
     parser.add_argument("--table", action="store_true", help="print, train nothing")
     options = parser.parse_args()
     backend.configure()
     options.out.mkdir(parents=True, exist_ok=True)
     if not options.table:
-        for seed in SEEDS:
-            for scale in reversed(SCALES):
+        for seed in options.seeds:
+            for scale in reversed(options.scales):
                 for variant in reversed(options.variants):
                     name = f"{variant}_{scale}_{seed}"
                     measure(name, variant, scale, seed, options.out, options.runs)

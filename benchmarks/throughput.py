@@ -78,8 +78,8 @@ MALLOC = (
     f"glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold={2**64 - 1}:"
     "glibc.malloc.arena_max=1",
 )
-# Several processes share an accelerator here, three of JAX among them.
-_SHARED = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.25"}
+# Several processes share an accelerator here: each takes what it needs.
+_SHARED = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 _EAGER, _COMPILE = (("compile", False),), (("compile", True),)
 _GRAPHS = (("compile", True), ("graphs", True))
 OURS = "vgg_jax"
