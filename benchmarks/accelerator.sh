@@ -32,8 +32,8 @@ throughput() { # seconds, options
 run() { # name
   local name=$1
   case $name in
-    train) throughput 200 --modes train --dtypes bfloat16 --batches 128,1024,2048 ;;
-    infer) throughput 150 --modes infer --dtypes bfloat16 --batches 128,1024,2048 ;;
+    train) throughput 150 --modes train --dtypes bfloat16 --batches 128,2048 ;;
+    infer) throughput 100 --modes infer --dtypes bfloat16 --batches 128,2048 ;;
     large) throughput 150 --modes train,infer --dtypes bfloat16 --sizes 224 ;;
     batch_norm) throughput 100 --modes train --dtypes bfloat16 --batches 1024 --batch_norm ;;
     float32) throughput 100 --modes train --dtypes float32 --batches 1024 ;;

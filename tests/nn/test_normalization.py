@@ -55,9 +55,10 @@ def test_equals_flax(dtype, tolerance, train):
         want = outcome(flax, x, g)
     assert got["y"].dtype == dtype
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
-        np.testing.assert_allclose(
-            np.asarray(a, np.float32), np.asarray(b, np.float32), tolerance, tolerance
-        )
+        a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
+        # Elsewhere flax adds in another order, and terms of a sum may cancel.
+        size = 1 if jax.default_backend() == "cpu" else np.abs(b).max()
+        np.testing.assert_allclose(a, b, tolerance, tolerance * size)
 
 
 def test_gradient_equals_float64_by_hand():
