@@ -51,7 +51,10 @@ def score(
         )
     network.check_map((1, *split.image_shape), HEAD)
     mesh = meshes.over()
-    step = jax.jit(partial(_step, network.configured(dtype="float32"), views))
+    network = network.configured(dtype="float32")
+    step = jax.jit(partial(_step, network, views))
+    if mesh.size == 1:
+        network = network.prepared((batch_size, *split.image_shape[:2]))
     found = evaluate(
         lambda variables, batch: step(variables, meshes.in_parts(batch, mesh)),
         meshes.on_all(network.variables, mesh),

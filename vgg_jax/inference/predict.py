@@ -122,7 +122,10 @@ def predictions(
     pictures.accept_large()
     mesh = meshes.over()
     batch_size = -(-(min(batch_size, len(files)) or 1) // mesh.size) * mesh.size
-    network = meshes.on_all(network.configured(dtype="float32"), mesh)
+    network = network.configured(dtype="float32")
+    if mesh.size == 1:
+        network = network.prepared((batch_size, size, size))
+    network = meshes.on_all(network, mesh)
     compiled = partial(_compiled(), network, views=views)
     run = lambda images: compiled(meshes.in_parts(images, mesh))
     read = partial(_read, size=size)

@@ -15,7 +15,7 @@ from vgg_jax.interop import layer_names
 from vgg_jax.nn.architecture import HEAD as HEAD
 from vgg_jax.nn.images import ValueRange, network_input
 from vgg_jax.nn.preprocessing import Preprocessing, named
-from vgg_jax.nn.vgg import VGG
+from vgg_jax.nn.vgg import PREPARED, VGG, prepared
 
 
 class Network(struct.PyTreeNode):
@@ -149,7 +149,30 @@ class Network(struct.PyTreeNode):
                 raise ConfigError(
                     f"{name} belongs to the weights: only {', '.join(free)} can change"
                 )
+        check_unprepared(self)
         return self.replace(model=self.model.clone(**fields))
+
+    def prepared(self, shape: tuple[int, int, int]) -> Self:
+        """Returns the network for many calls with images of one shape.
+
+        Its weights have the type of the computation, and on a CPU, where convolutions
+        first transform their kernels, that is done once, in up to five times their
+        memory (`vgg.prepared`). Images of another shape are right too, and take their
+        time. Keep the network that it was made from: this one can be differentiated by
+        its images, and neither trained, configured nor saved.
+
+        Args:
+            shape: number, height and width of the images of a call.
+
+        Raises:
+            ConfigError: the images are too small.
+
+        >>> network = random(VGG("conv3-64 conv3-96 |", 10, head="compact"), "unit")
+        >>> images = jax.numpy.zeros((1, 16, 16, 3), "uint8")
+        >>> bool((network.prepared((1, 16, 16))(images) == network(images)).all())
+        True
+        """
+        return self.replace(variables=prepared(self.model, self.variables, shape))
 
     def layers_until(self, last: str) -> tuple[str, ...]:
         """Returns our names of the weight layers and norms that a layer needs.
@@ -208,6 +231,19 @@ def check_network(network: Any) -> None:
         raise ConfigError(
             f"network={str(network)[:60]!r} is a {type(network).__name__}, not a "
             "Network: vgg_jax.load(path) returns one"
+        )
+
+
+def check_unprepared(network: Network) -> None:
+    """Checks that a network has the weights that it was loaded or trained with.
+
+    Raises:
+        ConfigError: they were prepared for inference.
+    """
+    if PREPARED in network.variables:
+        raise ConfigError(
+            "this network was prepared for inference (Network.prepared), its weights "
+            "rounded to the type of the computation: use the one that it was made from"
         )
 
 

@@ -13,7 +13,12 @@ from vgg_jax.errors import ConfigError, choose, system_errors
 from vgg_jax.files import check_target, write_atomically
 from vgg_jax.interop import arrays, layer_names, metadata
 from vgg_jax.interop.layer_names import Named
-from vgg_jax.interop.network import HEAD, Network, check_network
+from vgg_jax.interop.network import (
+    HEAD,
+    Network,
+    check_network,
+    check_unprepared,
+)
 from vgg_jax.interop.tensor_names import CONVENTIONS
 from vgg_jax.nn import architecture
 
@@ -59,6 +64,7 @@ def save(
         RunError: the file cannot be written.
     """
     check_network(network)
+    check_unprepared(network)
     path = Path(path)
     choose(WRITTEN, convention, "convention")
     choose(DTYPES, dtype, "dtype")

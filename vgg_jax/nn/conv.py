@@ -17,8 +17,11 @@ depends on the shape and the type (`benchmarks/layers.py` measures it,
   tiles.
 """
 
+import itertools
 import math
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +31,7 @@ from vgg_jax import machine
 from vgg_jax.errors import choose
 from vgg_jax.nn import direct, winograd
 from vgg_jax.nn.by_platform import by_platform
-from vgg_jax.nn.reverse_mode import reverse_mode_only
+from vgg_jax.nn.reverse_mode import not_trained, reverse_mode_only
 from vgg_jax.nn.spread import local_shape
 
 IMPLEMENTATIONS = ("auto", "lax")
@@ -44,7 +47,12 @@ _MIN_F2_PRODUCTS = 128 * 256  # channels, in times out
 
 
 def conv2d(
-    x: jax.Array, w: jax.Array, b: jax.Array, *, implementation: str = "auto"
+    x: jax.Array,
+    w: jax.Array,
+    b: jax.Array,
+    *,
+    implementation: str = "auto",
+    prepared: Sequence[jax.Array] = (),
 ) -> jax.Array:
     """Convolves with stride 1 and zero padding that keeps the spatial size; adds `b`.
 
@@ -57,14 +65,17 @@ def conv2d(
             plain convolutions only. "lax" is `lax.conv_general_dilated` everywhere, as
             on GPU and TPU; on CPU, forward-mode derivatives (`jax.jvp`, `jax.jacfwd`)
             need this one.
+        prepared: what `prepared` returns of this kernel; it saves time where `x` has
+            the shape that it was made for, and is passed over elsewhere. `w` cannot be
+            differentiated then.
 
     Returns:
         `[B, H, W, K]` in the dtype of `x`; equal to `lax.conv_general_dilated` up to
         rounding (`tests/nn/test_conv.py`).
 
     Raises:
-        ConfigError: `implementation` is unknown, or forward-mode differentiation of
-            "auto" was to run on CPU.
+        ConfigError: `implementation` is unknown; forward-mode differentiation of
+            "auto" was to run on CPU; or a prepared kernel was to be differentiated.
 
     >>> x, w, b = jnp.ones((1, 4, 4, 1)), jnp.ones((3, 3, 1, 1)), jnp.zeros(1)
     >>> conv2d(x, w, b)[0, :, :, 0].round().tolist()[0]  # a corner sees 2 x 2 pixels
@@ -73,10 +84,31 @@ def conv2d(
     choose(IMPLEMENTATIONS, implementation, "implementation")
     if implementation == "lax":
         return _biased(x, w, b)
-    return by_platform(x, w, b, cpu=_biased_on_cpu, default=_biased)
+    return by_platform(x, w, b, *prepared, cpu=_biased_on_cpu, default=_biased)
 
 
-def _biased(x: jax.Array, w: jax.Array, b: jax.Array) -> jax.Array:
+def prepared(shape: Sequence[int], w: jax.Array) -> tuple[jax.Array, ...]:
+    """Returns what a CPU computes from a kernel before it convolves with it.
+
+    Where the same kernel serves many calls, it need not be computed in each.
+
+    Args:
+        shape: of the input of the convolution, `[B, H, W, C]`.
+        w: as for `conv2d`.
+
+    Returns:
+        Arrays in the dtype of `w`, up to four times its size; none where the fastest
+        algorithm takes the kernel as it is.
+
+    >>> w = jnp.ones((3, 3, 64, 128))
+    >>> [len(prepared((64, size, size, 64), w)) for size in (2, 8)]
+    [9, 36]
+    """
+    algorithm = _cpu_algorithm(jnp.zeros(shape, w.dtype), w)
+    return tuple(algorithm.kernels(w)) if isinstance(algorithm, _ByKernels) else ()
+
+
+def _biased(x: jax.Array, w: jax.Array, b: jax.Array, *_: jax.Array) -> jax.Array:
     return _plus(direct.plain(x, w), b)
 
 
@@ -96,9 +128,39 @@ def _tangent(primals, tangents):
     return _plus(*primals), (dy + db[None, None, None]).astype(primals[0].dtype)
 
 
-def _biased_on_cpu(x: jax.Array, w: jax.Array, b: jax.Array) -> jax.Array:
-    x, w, b = reverse_mode_only(x, w, b)
-    return _add_bias(_cpu_algorithm(x, w)(x, w), b)
+def _biased_on_cpu(
+    x: jax.Array, w: jax.Array, b: jax.Array, *prepared: jax.Array
+) -> jax.Array:
+    x, w, b, *kernels = reverse_mode_only(x, w, b, *prepared)
+    algorithm = _cpu_algorithm(x, w)
+    if isinstance(algorithm, _ByKernels) and algorithm.made(kernels, x):
+        y = algorithm.convolve(x, not_trained(w, kernels))
+    else:
+        y = algorithm(x, w)
+    return _add_bias(y, b)
+
+
+class _ByKernels(NamedTuple):
+    """A convolution that first computes several kernels from the one that it is given.
+
+    Attributes:
+        whole: the convolution.
+        kernel_count: number of kernels.
+        kernels: `w` -> that many arrays `[C, K]`.
+        convolve: `(x, kernels)` -> `y`.
+    """
+
+    whole: direct.Convolution
+    kernel_count: int
+    kernels: Callable[[jax.Array], list[jax.Array]]
+    convolve: Callable[[jax.Array, list[jax.Array]], jax.Array]
+
+    def __call__(self, x: jax.Array, w: jax.Array) -> jax.Array:
+        return self.whole(x, w)
+
+    def made(self, prepared: Sequence[jax.Array], x: jax.Array) -> bool:
+        """Returns whether these are its kernels, for inputs like `x`."""
+        return len(prepared) == self.kernel_count and prepared[0].dtype == x.dtype
 
 
 def _cpu_algorithm(x: jax.Array, w: jax.Array) -> direct.Convolution:
@@ -110,15 +172,15 @@ def _cpu_algorithm(x: jax.Array, w: jax.Array) -> direct.Convolution:
     if _has_few_pixels(x, products):
         return _OF_FEW_PIXELS
     if kernel == 3 and (height, width) == (2, 2) and x.dtype == jnp.float32:
-        return _karatsuba2x2
+        return _BY_KARATSUBA
     if max(height, width) < kernel:
         return _dense
     waste = (height + -height % 4) * (width + -width % 4) / (height * width)
     if kernel == 3 and x.dtype == jnp.float32 and waste <= _MAX_WINOGRAD_WASTE:
         if channels >= _MIN_WINOGRAD_CHANNELS:
-            return _winograd if products > _DIRECT_PRODUCTS else _MIXED
+            return _BY_F4 if products > _DIRECT_PRODUCTS else _MIXED
     if kernel == 3 and x.dtype == jnp.bfloat16 and _is_faster_by_f2(x, w):
-        return partial(_winograd, transform=winograd.F2)
+        return _BY_F2
     return _DIRECT
 
 
@@ -155,11 +217,20 @@ def _pointwise(x: jax.Array, w: jax.Array) -> jax.Array:
     return y.reshape(*x.shape[:3], w.shape[-1])
 
 
-def _winograd(
-    x: jax.Array, w: jax.Array, transform: winograd.Transform = winograd.F4
+def _by_tiles(
+    transform: winograd.Transform, convolution: Callable[..., jax.Array], x, kernel
 ) -> jax.Array:
-    y = winograd.conv3x3(_to_tiles(x, transform), w, transform)
+    y = convolution(_to_tiles(x, transform), kernel, transform)
     return y[:, : x.shape[1], : x.shape[2]]
+
+
+def _winograd(t: winograd.Transform) -> _ByKernels:
+    return _ByKernels(
+        whole=partial(_by_tiles, t, winograd.conv3x3),
+        kernel_count=(t.tile + 2) ** 2,
+        kernels=partial(winograd.transformed, t=t),
+        convolve=partial(_by_tiles, t, winograd.by_kernels),
+    )
 
 
 def _to_tiles(x: jax.Array, transform: winograd.Transform = winograd.F4) -> jax.Array:
@@ -186,10 +257,31 @@ def _dense(x: jax.Array, w: jax.Array) -> jax.Array:
     return y.reshape(batch, height, width, features)
 
 
-def _toeplitz2(x0, x1, w0, w1, w2, product):
-    """Returns (w1 x0 + w2 x1, w0 x0 + w1 x1), by three products instead of four."""
-    both = product(x0 + x1, w1)
-    return both + product(x1, w2 - w1), both + product(x0, w0 - w1)
+def _toeplitz2(x, kernels, product):
+    """Returns (w1 x0 + w2 x1, w0 x0 + w1 x1), by three products instead of four.
+
+    The pixels x0 and x1 are along the axis 1 of `x` and of the result.
+    """
+    x0, x1, kernels = x[:, 0], x[:, 1], iter(kernels)
+    middle = next(kernels)
+    both = product(x0 + x1, middle)
+    y = both + product(x1, next(kernels)), both + product(x0, next(kernels))
+    return jnp.stack(y, axis=1)
+
+
+def _thirds(w):
+    """Yields the kernels of the three products, of the taps along the first axis.
+
+    Each when it is needed: with all of them first a training step measured 0.92x.
+    """
+    w0, w1, w2 = w[0], w[1], w[2]
+    yield w1
+    yield w2 - w1
+    yield w0 - w1
+
+
+def _karatsuba_kernels(w: jax.Array) -> list[jax.Array]:
+    return [third for row in _thirds(w) for third in _thirds(row)]
 
 
 def _karatsuba2x2(x: jax.Array, w: jax.Array) -> jax.Array:
@@ -198,13 +290,13 @@ def _karatsuba2x2(x: jax.Array, w: jax.Array) -> jax.Array:
     Of the 36 pairs of an output pixel and a tap, 16 fall inside the map; Karatsuba's
     trick, along both axes, computes those by 9 products.
     """
+    columns = lambda x, w: _toeplitz2(x, _thirds(w), jnp.matmul)
+    return _toeplitz2(x, _thirds(w), columns)
 
-    def columns(x, w):  # x: [B, 2, C], w: [3, C, K]
-        y = _toeplitz2(x[:, 0], x[:, 1], w[0], w[1], w[2], jnp.matmul)
-        return jnp.stack(y, axis=1)
 
-    y = _toeplitz2(x[:, 0], x[:, 1], w[0], w[1], w[2], columns)
-    return jnp.stack(y, axis=1)
+def _karatsuba_by(x: jax.Array, kernels: list[jax.Array]) -> jax.Array:
+    columns = partial(_toeplitz2, product=jnp.matmul)
+    return _toeplitz2(x, itertools.batched(kernels, 3), columns)
 
 
 def _by_winograd(x: jax.Array, g: jax.Array, kernel: int) -> jax.Array:
@@ -219,6 +311,8 @@ _MIXED = direct.of_passes(direct.plain, direct.by_flipped_kernel, _by_winograd)
 _OF_FEW_PIXELS = direct.of_passes(
     direct.by_gathering, direct.by_spreading, direct.by_product
 )
+_BY_F2, _BY_F4 = map(_winograd, (winograd.F2, winograd.F4))
+_BY_KARATSUBA = _ByKernels(_karatsuba2x2, 9, _karatsuba_kernels, _karatsuba_by)
 
 
 @jax.custom_vjp

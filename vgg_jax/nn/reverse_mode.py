@@ -1,8 +1,8 @@
-"""Refuses forward-mode differentiation in one line that names the remedy.
+"""Refuses derivatives that there are none of, in one line that names the remedy.
 
-JAX refuses it too where a gradient is hand-written (`jax.custom_vjp`), but says neither
-where nor what helps. So the tangents go through an operation of their own: reverse mode
-transposes it to nothing, forward mode has to run it.
+JAX refuses forward mode too where a gradient is hand-written (`jax.custom_vjp`), but
+says neither where nor what helps. So the tangents go through an operation of their own:
+reverse mode transposes it to nothing, forward mode has to run it.
 """
 
 from functools import partial
@@ -55,3 +55,26 @@ _refused.def_abstract_eval(lambda *tangents: tangents)
 ad.deflinear2(_refused, lambda cotangents, *_: cotangents)
 batching.primitive_batchers[_refused] = lambda args, dims: (_refused.bind(*args), dims)
 mlir.register_lowering(_refused, _refuse)
+
+
+@jax.custom_jvp
+def not_trained(w: jax.Array, prepared: list[jax.Array]) -> list[jax.Array]:
+    """Returns `prepared`; a program that differentiates by `w` is refused.
+
+    What was prepared from `w` stands in its place, so that its gradient would be zero.
+
+    Raises:
+        ConfigError: when `w` has a tangent.
+    """
+    del w
+    return prepared
+
+
+@partial(not_trained.defjvp, symbolic_zeros=True)
+def _not_trained_jvp(primals, tangents):
+    if not isinstance(tangents[0], SymbolicZero):
+        raise ConfigError(
+            "these weights were prepared for inference (Network.prepared) and cannot "
+            "be trained: differentiate the network that they were prepared from"
+        )
+    return primals[1], tangents[1]

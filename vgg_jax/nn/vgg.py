@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -12,7 +13,7 @@ from jax import lax
 from jax.typing import DTypeLike
 
 from vgg_jax.fields import Rule, check, field, in_range, one_of, positive, share, widths
-from vgg_jax.nn import architecture
+from vgg_jax.nn import architecture, conv
 from vgg_jax.nn.architecture import HEADS, LayerSpec
 from vgg_jax.nn.conv import IMPLEMENTATIONS, conv2d
 from vgg_jax.nn.initializers import INITIALIZERS
@@ -23,6 +24,7 @@ from vgg_jax.nn.pooling import POOLS, pool2d
 from vgg_jax.nn.relu import relu
 
 REMAT = ("none", "stage")
+PREPARED = "prepared"  # the collection of what is computed from kernels beforehand
 # Kinds of layers whose outputs are sown: everything with a name in the paper's terms.
 _SOWN = ("conv", "batch_norm", "lrn", "relu", "pool", "adaptive_average", "dense")
 
@@ -50,7 +52,8 @@ class Conv(nn.Module):
         w = self.param("kernel", self.kernel_init, shape, jnp.float32)
         b = self.param("bias", nn.initializers.zeros, shape[-1:], jnp.float32)
         x, w, b = (a.astype(self.dtype) for a in (x, w, b))
-        return conv2d(x, w, b, implementation=self.implementation)
+        ready = self.get_variable(PREPARED, "kernels", ())
+        return conv2d(x, w, b, implementation=self.implementation, prepared=ready)
 
 
 class Dropout(nn.Module):
@@ -252,6 +255,43 @@ def cast(model: VGG, variables: Mapping[str, Any]) -> dict[str, Any]:
         for name, leaves in variables["params"].items()
     }
     return {**variables, "params": params}
+
+
+@partial(jax.jit, static_argnames=("model", "shape"))
+def prepared(
+    model: VGG, variables: Mapping[str, Any], shape: tuple[int, int, int]
+) -> dict[str, Any]:
+    """Returns variables for many calls with images of one shape; not for training.
+
+    They are `cast`; and a collection of their own, `PREPARED`, has what convolutions on
+    a CPU compute of their kernels first, in up to four times their memory. Images of
+    another shape are right too, and take their time.
+
+    Args:
+        model: the network.
+        variables: of the network, float32.
+        shape: number, height and width of the images of a call.
+
+    >>> import jax
+    >>> model = VGG("conv3-64 conv3-96 |", 10, head="compact")
+    >>> images = jax.numpy.zeros((1, 16, 16, 3))
+    >>> variables = jax.jit(model.init)(jax.random.key(0), images)
+    >>> ready = prepared(model, variables, (1, 16, 16))
+    >>> {name: len(of_layer["kernels"]) for name, of_layer in ready[PREPARED].items()}
+    {'conv1_2': 36}
+    """
+    ready, (count, *size) = cast(model, variables), shape
+    params, found = ready["params"], {}
+    inputs = params["conv1_1"]["kernel"].shape[2]
+    layers = model.layers((size[0], size[1]), inputs)
+    if jax.default_backend() != "cpu" or model.conv != "auto":
+        layers = ()
+    for spec in layers:
+        if spec.kind == "conv" and spec.name in params:
+            sees = (count, *spec.size, spec.inputs)
+            if kernels := conv.prepared(sees, params[spec.name]["kernel"]):
+                found[spec.name] = {"kernels": kernels}
+    return {**ready, PREPARED: found}
 
 
 def _stage(model: VGG, specs: Iterable[LayerSpec], x: jax.Array) -> jax.Array:

@@ -194,8 +194,8 @@ def _input_transposed(
 # took a fifth more of the time to compile a training step, and no less to run.
 
 
-def _kernel_transform(t: Transform, w: jax.Array) -> list[jax.Array]:
-    """Transforms the kernel: [3, 3, C, K] -> (tile + 2)^2 arrays [C, K]."""
+def transformed(w: jax.Array, t: Transform = F4) -> list[jax.Array]:
+    """Transforms the kernel: `[3, 3, C, K]` -> `(tile + 2)^2` arrays `[C, K]`."""
     matrix = jnp.asarray(np.kron(t.kernel, t.kernel), jnp.float32)  # [.., 9]
     taps = w.reshape(9, -1).astype(jnp.float32)
     kernels = jnp.matmul(matrix, taps, precision=lax.Precision.HIGHEST)
@@ -203,7 +203,7 @@ def _kernel_transform(t: Transform, w: jax.Array) -> list[jax.Array]:
 
 
 def _kernel_transposed(t: Transform, products: list[jax.Array]) -> jax.Array:
-    """Applies the transpose of `_kernel_transform`."""
+    """Applies the transpose of `transformed`."""
     matrix = jnp.asarray(np.kron(t.kernel, t.kernel).T, jnp.float32)
     flat = jnp.stack(products).reshape(len(products), -1).astype(jnp.float32)
     taps = jnp.matmul(matrix, flat, precision=lax.Precision.HIGHEST)
@@ -274,12 +274,22 @@ def conv3x3(x: jax.Array, w: jax.Array, transform: Transform = F4) -> jax.Array:
     >>> conv3x3(x, w)[0, 0, :, 0].round().tolist()  # a corner sees 2 x 2 pixels
     [4.0, 6.0, 6.0, 4.0]
     """
-    return _forward(x, w, transform)[0]
+    return _forward(x, transformed(w, transform), transform)[0]
 
 
-def _forward(x, w, t):
-    kernels = _kernel_transform(t, w)
+# `conv3x3` is not written by this one: a training step would be another program.
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def by_kernels(
+    x: jax.Array, kernels: list[jax.Array], transform: Transform = F4
+) -> jax.Array:
+    """Returns `conv3x3` by the kernels that `transformed` returned, in its bits.
 
+    Differentiable once, in reverse mode.
+    """
+    return _forward(x, kernels, transform)[0]
+
+
+def _forward(x, kernels, t):
     def value(x):
         tiles = _input_transform(t, x)
         products = [lax.dot(*pair) for pair in zip(tiles, kernels, strict=True)]
@@ -291,7 +301,8 @@ def _forward(x, w, t):
     return y, (None, tiles, kernels)
 
 
-def _backward(t, residuals, g):
+def _gradients(t, residuals, g):
+    """Returns the cotangents of the input and of the transformed kernels."""
     x, tiles, kernels = residuals
 
     def gradients(g, tiles):
@@ -307,10 +318,16 @@ def _backward(t, residuals, g):
     else:
         piece = lambda x, g: gradients(g, _input_transform(t, x))
         dw, dx = pieces.summed(piece, _pieces(t, x), x, g)
+    return dx, list(dw)
+
+
+def _backward(t, residuals, g):
+    dx, dw = _gradients(t, residuals, g)
     return dx, _kernel_transposed(t, dw)
 
 
-conv3x3.defvjp(_forward, _backward)
+conv3x3.defvjp(lambda x, w, t: _forward(x, transformed(w, t), t), _backward)
+by_kernels.defvjp(_forward, _gradients)
 
 
 def by_kernel(x: jax.Array, g: jax.Array, kernel: int) -> jax.Array:

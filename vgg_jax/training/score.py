@@ -12,7 +12,6 @@ from vgg_jax import mesh as meshes
 from vgg_jax.data.description import description
 from vgg_jax.errors import ConfigError, RunError, choose
 from vgg_jax.evaluation.exact import Evaluation, evaluate
-from vgg_jax.nn.vgg import cast
 from vgg_jax.nn.views import VIEWS
 from vgg_jax.runs.checkpoint import Checkpoints
 from vgg_jax.runs.checkpoint_record import latest
@@ -83,7 +82,12 @@ def score(
             _, eval_step = step.compiled(recipe._replace(views=count), meshes.over(1))
             evaluation = evaluate(
                 eval_step,
-                cast(recipe.model, state.variables),
+                step.for_evaluation(
+                    recipe,
+                    state.variables,
+                    batch_size=config.eval_batch_size,
+                    image_shape=images.image_shape,
+                ),
                 images,
                 batch_size=config.eval_batch_size,
                 parts=recipe.shards,

@@ -95,9 +95,17 @@ class Session:
     def evaluate(self, name: str, variables: Any) -> Evaluation | None:
         """Evaluates the split `name`; None if a signal came meanwhile."""
         split = getattr(self.dataset, name)
-        variables = cast(self.recipe.model, variables)
-        if self.is_spread and self.mesh.size > 1:
-            variables = self.gather(variables)
+        if self.mesh.size == 1:
+            variables = step.for_evaluation(
+                self.recipe,
+                variables,
+                batch_size=self.config.eval_batch_size,
+                image_shape=split.image_shape,
+            )
+        else:
+            variables = cast(self.recipe.model, variables)
+            if self.is_spread:
+                variables = self.gather(variables)
         evaluation = evaluate(
             self.eval_step,
             variables,

@@ -1,0 +1,120 @@
+"""Weights prepared for inference, against the same weights as they are."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vgg_jax import machine
+from vgg_jax.errors import ConfigError
+from vgg_jax.interop.network import random
+from vgg_jax.interop.save import save
+from vgg_jax.nn import conv, vgg
+from vgg_jax.nn.vgg import VGG, prepared
+
+# Maps of 8, 4 and 2 pixels: Winograd, and then Karatsuba in float32.
+VARIANT = "conv3-64 conv3-96 | conv3-128 conv3-256 | conv1-32 conv3-64 |"
+BATCH, SIZE = 128, 8
+KERNELS = {
+    "float32": {"conv1_2": 36, "conv2_1": 36, "conv2_2": 36, "conv3_2": 9},
+    "bfloat16": {"conv2_2": 16},
+}
+IMAGES = jnp.asarray(np.random.default_rng(0).normal(size=(BATCH, SIZE, SIZE, 3)))
+
+
+def network(dtype="float32", **options):
+    model = VGG(VARIANT, 5, head="compact", dtype=dtype, batch_norm=True, **options)
+    return model, jax.jit(model.init)(jax.random.key(1), IMAGES)
+
+
+def counted(model, variables, images=IMAGES):
+    """How many matrix products and convolutions a call takes."""
+    text = str(jax.make_jaxpr(model.apply)(variables, images))
+    return text.count("dot_general["), text.count("conv_general_dilated[")
+
+
+@pytest.fixture(params=["float32", "bfloat16"])
+def dtype(request, cpu, monkeypatch):
+    """Both types, bfloat16 by F(2x2) whatever the machine."""
+    monkeypatch.setattr(machine, "cpu_kind", lambda: conv.F2_KINDS[0])
+    jax.clear_caches()
+    yield request.param
+    jax.clear_caches()
+
+
+def check_same(model, variables, ready, of):
+    """Bits in float32; in bfloat16 XLA need not round kernels within a program."""
+    call = jax.jit(of(model.apply))
+    found, plain = call(ready, IMAGES), call(vgg.cast(model, variables), IMAGES)
+    if model.dtype == "float32":
+        np.testing.assert_array_equal(found, plain)
+        return
+    exact = jax.jit(of(model.clone(dtype="float32").apply))(variables, IMAGES)
+    error = lambda x: jnp.linalg.norm(x - exact)
+    assert 0 < error(found) < 1.2 * error(plain)
+
+
+def test_the_results_are_the_same(dtype):
+    model, variables = network(dtype)
+    ready = prepared(model, variables, (BATCH, SIZE, SIZE))
+    made = {name: len(of["kernels"]) for name, of in ready[vgg.PREPARED].items()}
+    assert made == KERNELS[dtype]
+    check_same(model, variables, ready, lambda apply: apply)
+
+
+def test_the_gradients_by_the_images_are_the_same(dtype):
+    model, variables = network(dtype)
+    ready = prepared(model, variables, (BATCH, SIZE, SIZE))
+    by_images = lambda apply: jax.grad(lambda v, x: apply(v, x)[:, 1].sum(), argnums=1)
+    check_same(model, variables, ready, by_images)
+
+
+def test_kernels_are_no_longer_transformed(cpu):
+    model, variables = network()
+    ready = prepared(model, variables, (BATCH, SIZE, SIZE))
+    products, convolutions = counted(model, variables)
+    # Three layers of Winograd each transform their kernel by one product.
+    assert counted(model, ready) == (products - 3, convolutions)
+
+
+@pytest.mark.parametrize("shape", [(1, SIZE, SIZE), (3, 20, 12), (BATCH, 8, 16)])
+def test_images_of_another_shape_are_right_too(shape, cpu):
+    model, variables = network()
+    ready = prepared(model, variables, (BATCH, SIZE, SIZE))
+    images = jnp.asarray(np.random.default_rng(2).normal(size=(*shape, 3)))
+    apply = jax.jit(model.apply)
+    np.testing.assert_allclose(
+        apply(ready, images), apply(variables, images), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_other_platforms_convolve_as_ever(cpu):
+    model, variables = network()
+    ready = prepared(model, variables, (BATCH, SIZE, SIZE))
+    exported = jax.export.export(jax.jit(model.apply), platforms=["cuda"])
+    text = exported(ready, IMAGES).mlir_module()
+    assert text.count("stablehlo.convolution") == 6
+
+
+@pytest.mark.parametrize("jit", [jax.jit, lambda f: f])
+def test_a_gradient_by_prepared_weights_is_refused(jit, cpu):
+    model, variables = network()
+    ready = prepared(model, variables, (BATCH, SIZE, SIZE))
+
+    def loss(params):
+        return model.apply({**ready, "params": params}, IMAGES).sum()
+
+    with pytest.raises(ConfigError, match="were prepared for inference"):
+        jit(jax.grad(loss))(ready["params"])
+
+
+def test_a_prepared_network_is_neither_saved_nor_configured(tmp_path):
+    model = VGG("conv3-8 |", 5, head="compact")
+    ready = random(model, "unit", size=8).prepared((1, 8, 8))
+    for call in (
+        lambda: save(ready, tmp_path / "x.safetensors"),
+        lambda: ready.configured(dtype="bfloat16"),
+    ):
+        with pytest.raises(ConfigError, match="the one that it was made from"):
+            call()
+    assert not list(tmp_path.iterdir())
