@@ -5,7 +5,9 @@
 
 VGG-16 D at 32 px, batch 128, or another network; each revision in a process of its own
 that runs its own `benchmarks/peers/ours.py`. Printed are the medians over the rounds,
-and the ratio of the times in the same round (median, least, most).
+and the ratio of the times in the same round (median, least, most). Run it twice, and
+keep the second: a process that has just compiled its program can be some per cent
+slower than one that found it in JAX's cache.
 """
 
 import argparse

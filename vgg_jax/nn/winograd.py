@@ -277,7 +277,6 @@ def conv3x3(x: jax.Array, w: jax.Array, transform: Transform = F4) -> jax.Array:
     return _forward(x, transformed(w, transform), transform)[0]
 
 
-# `conv3x3` is not written by this one: a training step would be another program.
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def by_kernels(
     x: jax.Array, kernels: list[jax.Array], transform: Transform = F4
