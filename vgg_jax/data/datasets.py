@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
-from vgg_jax.data import in_memory, splits, tfds_reader
+from vgg_jax.data import in_memory, splits, tfds_features, tfds_reader
 from vgg_jax.data.in_memory import Split
 from vgg_jax.data.picture_folder import PREFIX
 from vgg_jax.data.splits import SKLEARN_80_20, Spans
@@ -155,8 +155,8 @@ def _records(
     report: Callable[[str], None],
 ) -> Callable[[str], tfds_reader.Records]:
     """Returns what reads whole splits into memory, once they are known to fit."""
-    stored = tfds_reader.shape_of(builder, size=10**9) if scales else None
-    if stored and stored != tfds_reader.shape_of(builder, size):
+    stored = tfds_features.shape_of(builder, size=10**9) if scales else None
+    if stored and stored != tfds_features.shape_of(builder, size):
         raise ConfigError(
             f"augment.scales={tuple(scales)}: the images of {builder.name} are not all "
             "one square of few pixels, and are cut as they are read: set "
@@ -189,7 +189,7 @@ def one_split(
     records = functools.cache(
         partial(in_memory.whole, builder, size=size, report=report)
     )
-    return in_memory.gather(spans, records), tfds_reader.class_names(builder)
+    return in_memory.gather(spans, records), tfds_features.class_names(builder)
 
 
 def whole_pictures(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from vgg_jax.data.tfds_reader import check_names
+from vgg_jax.data.tfds_features import check_names
 from vgg_jax.errors import ConfigError
 
 Splits = Mapping[str, Mapping[str, Sequence[Path]]]  # split -> class -> files

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from vgg_jax import memory
-from vgg_jax.data import cifar10, tfds_reader
+from vgg_jax.data import cifar10, tfds_features, tfds_reader
 from vgg_jax.data.splits import Spans
 from vgg_jax.errors import ConfigError, RunError
 
@@ -92,7 +92,7 @@ def check_fits(
     Raises:
         ConfigError: they do not fit.
     """
-    height, width, channels = tfds_reader.shape_of(builder, size)
+    height, width, channels = tfds_features.shape_of(builder, size)
     needed, free = count * height * width * channels, memory.available()
     if free is not None and needed > free:
         raise ConfigError(

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import constants
 
-from vgg_jax.data import cifar10, tfds_reader
+from vgg_jax.data import cifar10, tfds_features, tfds_reader
 from vgg_jax.data.framing import tested_at
 from vgg_jax.data.picture_folder import PREFIX, PictureFolder
 from vgg_jax.data.streaming import Reader
@@ -72,7 +72,7 @@ def opened(
     builder = find(name, data_dir=data_dir, archive_dir=archive_dir, report=report)
     return Stored(
         counts=builder.info.splits,
-        classes=tfds_reader.class_names(builder),
+        classes=tfds_features.class_names(builder),
         ids=partial(tfds_reader.ids, builder),
         reader=partial(tfds_reader.Reader, builder, **shown),
         builder=builder,

@@ -3,23 +3,20 @@
 import hashlib
 import io
 import os
-import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from vgg_jax.data import decoded_cache, pictures
+from vgg_jax.data import decoded_cache, pictures, tfds_features
 from vgg_jax.data.framing import Centre, Frame
-from vgg_jax.errors import ConfigError, RunError, UserError
+from vgg_jax.errors import RunError, UserError
 
 _CHUNK = 500  # records read at once
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # of Pillow, by the number of channels
 _LONG = 5000  # records; the progress of decoding more is reported ...
 _REPORTS = 10  # ... this many times
-# Control characters, lone surrogates, line and paragraph separators.
-_UNSHOWN = {"Cc", "Cs", "Zl", "Zp"}
 
 
 class Records(NamedTuple):
@@ -69,7 +66,7 @@ def read(
         ConfigError: the set is not for image classification, or `size` is missing.
         RunError: a file is missing, corrupt or truncated, or memory is short.
     """
-    shape = shape_of(builder, size)
+    shape = tfds_features.shape_of(builder, size)
     try:
         name = _fingerprint(builder, split, str(shape))
     except OSError as error:
@@ -97,73 +94,12 @@ def read(
     return records
 
 
-def feature_keys(builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
-    """Returns the names of the image and the label feature."""
-    image, label = (builder.info.supervised_keys or ("image", "label"))[:2]
-    return str(image), str(label)
-
-
-def class_names(builder: tfds.core.DatasetBuilder) -> tuple[str, ...]:
-    """Returns the names of the classes, in the order of their labels.
-
-    Raises:
-        ConfigError: a name has a line break or cannot be shown.
-    """
-    key = feature_keys(builder)[1]
-    label = _features(builder)[key]
-    if len(label.names) != label.num_classes:  # TFDS reads one name per line
-        file = builder.data_path / f"{key}.labels.txt"
-        raise ConfigError(
-            f"{file} has {len(label.names)} names of {label.num_classes} classes: a "
-            "name with a line break? Rename that class"
-        )
-    return check_names(label.names)
-
-
-def check_names(names: Iterable[str]) -> tuple[str, ...]:
-    """Returns the names of classes if each of them can be shown on one line.
-
-    Raises:
-        ConfigError: one holds a line break, another control character, or bytes that
-            are not UTF-8, or begins or ends with a space.
-    """
-    names = tuple(names)
-    for name in names:
-        shown = _UNSHOWN.isdisjoint(map(unicodedata.category, name))
-        if not shown or name != name.strip():  # TFDS keeps them as lines of a file
-            raise ConfigError(
-                f"class {name!r} has a line break, a space at an end, or another "
-                "character that no page can show in its name: rename it"
-            )
-    return names
-
-
-def shape_of(builder: tfds.core.DatasetBuilder, size: int) -> tuple[int, int, int]:
-    """Returns `(H, W, C)` of every decoded image.
-
-    Args:
-        builder: a prepared data set of images with class labels.
-        size: height and width in pixels that the network sees; 0: as in the data set.
-            Images of varying size are scaled and centre-cropped to it
-            (`pictures.fit`), and so are images that are larger or not square. Smaller
-            square ones stay as they are, for the device to enlarge.
-
-    Raises:
-        ConfigError: the set is not for image classification, or `size` is missing.
-    """
-    image, _ = _check_features(builder, size)
-    height, width, channels = _features(builder)[image].shape
-    if not size or (height is not None and height == width and height <= size):
-        return height, width, channels
-    return size, size, channels
-
-
 def ids(builder: tfds.core.DatasetBuilder, split: str) -> np.ndarray:
     """Returns `Records.ids` of a whole split without decoding an image.
 
     To know them takes reading all records; hence they are cached.
     """
-    if "id" not in _features(builder):
+    if "id" not in tfds_features.features(builder):
         return np.array([], "S")
     name = _fingerprint(builder, split, "ids")
     if cached := decoded_cache.load(name):
@@ -172,36 +108,6 @@ def ids(builder: tfds.core.DatasetBuilder, split: str) -> np.ndarray:
     found = np.concatenate([reader.ids(chunk) for chunk in reader.chunks()])
     decoded_cache.store(name, {"ids": found})
     return found
-
-
-def _features(builder: tfds.core.DatasetBuilder) -> Any:
-    """Returns the features by name: a `FeaturesDict`, which TFDS does not declare."""
-    return builder.info.features
-
-
-def _check_features(builder: tfds.core.DatasetBuilder, size: int) -> tuple[str, str]:
-    """Returns `feature_keys` of a set if it can be trained on."""
-    name, features = builder.name, _features(builder)
-    image, label = feature_keys(builder)
-    kinds = {
-        image: tfds.features.Image,
-        label: tfds.features.ClassLabel,
-    }
-    for key, kind in kinds.items():
-        feature = features[key] if key in features else None
-        if not isinstance(feature, kind):
-            raise ConfigError(
-                f"data.name={name!r} is not an image-classification set: its feature "
-                f"{key!r} is {feature}, not {kind.__name__}"
-            )
-    if features[image].np_dtype != np.uint8:
-        raise ConfigError(f"data.name={name!r} has {features[image].np_dtype} images")
-    if None in features[image].shape[:2] and not size:
-        raise ConfigError(
-            f"data.name={name!r} has images of varying size: set augment.resize to the "
-            "size to train at"
-        )
-    return image, label
 
 
 def _fingerprint(builder: tfds.core.DatasetBuilder, split: str, what: str) -> str:
@@ -220,7 +126,8 @@ class Reader:
     Args:
         builder: a prepared data set of images with class labels.
         split: name of a split, without slices.
-        size: height and width in pixels that the network sees; see `shape_of`.
+        size: height and width in pixels that the network sees; see
+            `tfds_features.shape_of`.
         scale: pixels of the smaller side of a picture, of which `size` are cut out; 0:
             `size`, and images that are smaller stay as they are.
 
@@ -243,15 +150,16 @@ class Reader:
         size: int = 0,
         scale: int = 0,
     ) -> None:
-        self._image, self._label = _check_features(builder, size)
+        self._image, self._label = tfds_features.check(builder, size)
         # TFDS' logging decorator hides the signature of `as_data_source`.
         self._source: Any = builder.as_data_source(
             split,  # pyright: ignore[reportCallIssue]
             decoders={self._image: tfds.decode.SkipDecoding()},
         )
-        stored = _features(builder)[self._image].shape
+        stored = tfds_features.features(builder)[self._image].shape
         channels = stored[-1]
-        self.shape = (size, size, channels) if scale else shape_of(builder, size)
+        whole = tfds_features.shape_of(builder, size)
+        self.shape = (size, size, channels) if scale else whole
         self.framing = None if self.shape == stored else Centre(size, scale)
         self.name = f"{builder.name} {split}"
         pictures.accept_large()

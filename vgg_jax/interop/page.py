@@ -60,8 +60,6 @@ def save(
             or the network cannot be exported (`classifier.classifier`).
         RunError: the file cannot be written.
     """
-    from vgg_jax.runs import html_page  # needs [onnx], as `onnx_file` does
-
     path = Path(path)
     check_target(path, SUFFIX, overwrite)
     engine = _read_runtime(runtime)
@@ -71,7 +69,9 @@ def save(
             f"{network.source} is for images of {made.channels} channels: a page shows "
             "colour pictures; use --to=onnx"
         )
-    graph = onnx_file.graph(made)
+    graph = onnx_file.graph(made)  # says so where [onnx] is not installed
+    from vgg_jax.runs import html_page  # needs it too
+
     text = html_page.render(
         "classify.html",
         title=f"VGG {network.model.variant}: {made.network.model.num_classes} classes",
