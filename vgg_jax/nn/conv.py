@@ -21,7 +21,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -104,7 +104,8 @@ def prepared(shape: Sequence[int], w: jax.Array) -> tuple[jax.Array, ...]:
     >>> [len(prepared((64, size, size, 64), w)) for size in (2, 8)]
     [9, 36]
     """
-    algorithm = _cpu_algorithm(jnp.zeros(shape, w.dtype), w)
+    x: Any = jax.ShapeDtypeStruct(tuple(shape), w.dtype)
+    algorithm = _cpu_algorithm(x, w)
     return tuple(algorithm.kernels(w)) if isinstance(algorithm, _ByKernels) else ()
 
 
@@ -146,7 +147,7 @@ class _ByKernels(NamedTuple):
     Attributes:
         whole: the convolution.
         kernel_count: number of kernels.
-        kernels: `w` -> that many arrays `[C, K]`.
+        kernels: `w` -> that many arrays `[C, K]`, outside of a program.
         convolve: `(x, kernels)` -> `y`.
     """
 
@@ -228,7 +229,7 @@ def _winograd(t: winograd.Transform) -> _ByKernels:
     return _ByKernels(
         whole=partial(_by_tiles, t, winograd.conv3x3),
         kernel_count=(t.tile + 2) ** 2,
-        kernels=partial(winograd.transformed, t=t),
+        kernels=partial(winograd.transformed_now, t=t),
         convolve=partial(_by_tiles, t, winograd.by_kernels),
     )
 
@@ -277,6 +278,7 @@ def _thirds(w):
     yield w0 - w1
 
 
+@jax.jit
 def _karatsuba_kernels(w: jax.Array) -> list[jax.Array]:
     return [third for row in _thirds(w) for third in _thirds(row)]
 

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -257,7 +256,6 @@ def cast(model: VGG, variables: Mapping[str, Any]) -> dict[str, Any]:
     return {**variables, "params": params}
 
 
-@partial(jax.jit, static_argnames=("model", "shape"))
 def prepared(
     model: VGG, variables: Mapping[str, Any], shape: tuple[int, int, int]
 ) -> dict[str, Any]:

@@ -196,10 +196,31 @@ def _input_transposed(
 
 def transformed(w: jax.Array, t: Transform = F4) -> list[jax.Array]:
     """Transforms the kernel: `[3, 3, C, K]` -> `(tile + 2)^2` arrays `[C, K]`."""
+    return list(_stacked(w, t))
+
+
+def transformed_now(w: jax.Array, t: Transform = F4) -> list[jax.Array]:
+    """Returns what `transformed` does, outside of a program.
+
+    Two small programs per shape are compiled for it, and not a loop per array.
+    """
+    kernels = _stacked_now(w, t)
+    return [_entry(kernels, i) for i in range(len(kernels))]
+
+
+@jax.jit
+def _entry(kernels, i):
+    return lax.dynamic_index_in_dim(kernels, i, keepdims=False)
+
+
+def _stacked(w, t):
     matrix = jnp.asarray(np.kron(t.kernel, t.kernel), jnp.float32)  # [.., 9]
     taps = w.reshape(9, -1).astype(jnp.float32)
     kernels = jnp.matmul(matrix, taps, precision=lax.Precision.HIGHEST)
-    return list(kernels.astype(w.dtype).reshape(-1, *w.shape[2:]))
+    return kernels.astype(w.dtype).reshape(-1, *w.shape[2:])
+
+
+_stacked_now = jax.jit(_stacked, static_argnums=1)
 
 
 def _kernel_transposed(t: Transform, products: list[jax.Array]) -> jax.Array:
