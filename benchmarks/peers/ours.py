@@ -13,7 +13,7 @@ from serve import jax_memory, read_job, serve
 from vgg_jax import backend, memory
 from vgg_jax import mesh as meshes
 from vgg_jax.data.batches import TrainingBatch
-from vgg_jax.nn.vgg import VGG
+from vgg_jax.nn.vgg import VGG, prepared
 from vgg_jax.training import step
 from vgg_jax.training.augment import Augment
 from vgg_jax.training.sgd import SGD
@@ -73,9 +73,8 @@ def build(job):
 
     if job["mode"] == "train":
         return train_steps, lambda: train.lower(state, batch).compile()
-    weights = step.for_evaluation(  # as an evaluation of a run does
-        recipe, state.variables, batch_size=batch_size, image_shape=(size, size, 3)
-    )
+    # As an evaluation of a run does.
+    weights = prepared(recipe.model, state.variables, (batch_size, size, size))
     return infer_steps, lambda: infer.lower(weights, images).compile()
 
 

@@ -3,14 +3,22 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import PIL.Image
 import pytest
+from rich.console import Console
 
+from configs import quickstart
 from vgg_jax import machine
+from vgg_jax.data.in_memory import Split
 from vgg_jax.errors import ConfigError
+from vgg_jax.evaluation import of_network
+from vgg_jax.inference.predict import predictions
 from vgg_jax.interop.network import random
 from vgg_jax.interop.save import save
 from vgg_jax.nn import conv, vgg
 from vgg_jax.nn.vgg import VGG, prepared
+from vgg_jax.training import loop, score
+from vgg_jax.training.localisation import Boxed, BoxRegression, fine_tune
 
 # Maps of 8, 4 and 2 pixels: Winograd, and then Karatsuba in float32.
 VARIANT = "conv3-64 conv3-96 | conv3-128 conv3-256 | conv1-32 conv3-64 |"
@@ -69,6 +77,19 @@ def test_the_gradients_by_the_images_are_the_same(dtype):
     check_same(model, variables, ready, by_images)
 
 
+def test_each_of_them_is_used(dtype):
+    model, variables = network(dtype)
+    ready = prepared(model, variables, (BATCH, SIZE, SIZE))
+    apply = jax.jit(model.apply)
+    logits = apply(ready, IMAGES)
+    for layer, made in ready[vgg.PREPARED].items():
+        for one in (0, -1):
+            kernels = list(made["kernels"])
+            kernels[one] = kernels[one] + 1
+            others = {**ready[vgg.PREPARED], layer: {"kernels": tuple(kernels)}}
+            assert (apply({**ready, vgg.PREPARED: others}, IMAGES) != logits).any()
+
+
 def test_kernels_are_no_longer_transformed(cpu):
     model, variables = network()
     ready = prepared(model, variables, (BATCH, SIZE, SIZE))
@@ -97,12 +118,14 @@ def test_other_platforms_convolve_as_ever(cpu):
 
 
 @pytest.mark.parametrize("jit", [jax.jit, lambda f: f])
-def test_a_gradient_by_prepared_weights_is_refused(jit, cpu):
+@pytest.mark.parametrize("shape", [(BATCH, SIZE, SIZE, 3), (2, 11, 11, 3)])
+def test_a_gradient_by_prepared_weights_is_refused(jit, shape, cpu):
+    """Also where images of another shape do without what was prepared."""
     model, variables = network()
     ready = prepared(model, variables, (BATCH, SIZE, SIZE))
 
     def loss(params):
-        return model.apply({**ready, "params": params}, IMAGES).sum()
+        return model.apply({**ready, "params": params}, jnp.ones(shape)).sum()
 
     with pytest.raises(ConfigError, match="were prepared for inference"):
         jit(jax.grad(loss))(ready["params"])
@@ -114,7 +137,44 @@ def test_a_prepared_network_is_neither_saved_nor_configured(tmp_path):
     for call in (
         lambda: save(ready, tmp_path / "x.safetensors"),
         lambda: ready.configured(dtype="bfloat16"),
+        lambda: ready.with_variables(ready.variables),
+        lambda: fine_tune(ready, Boxed(None, None, None), BoxRegression()),
     ):
         with pytest.raises(ConfigError, match="the one that it was made from"):
             call()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def asked(monkeypatch, cpu):
+    """The shapes that kernels are prepared for."""
+    shapes = []
+    monkeypatch.setattr(conv, "prepared", lambda shape, w: shapes.append(shape) or ())
+    return shapes
+
+
+def test_predictions_prepare(asked, tmp_path):
+    file = tmp_path / "x.png"
+    PIL.Image.new("RGB", (9, 9)).save(file)
+    made = random(VGG("conv3-8 |", 5, head="compact"), "unit", size=8)
+    assert len(list(predictions(made, [file] * 3))) == 3
+    assert asked == [(3, 8, 8, 3)]
+
+
+def test_the_score_of_a_network_prepares(asked):
+    made = random(VGG("conv3-8 |", 5, head="compact"), "unit", size=8)
+    split = Split(np.zeros((7, 8, 8, 3), np.uint8), np.zeros(7, np.int32))
+    of_network.score(made, split, batch_size=500)
+    assert asked == [(7, 8, 8, 3)]
+
+
+def test_a_run_prepares_for_each_evaluation(asked, tmp_path):
+    config = quickstart.get_config()
+    fields = {"train": "train[:256]", "validation": "train[300:400]"}
+    fields = {f"data.{name}": value for name, value in fields.items()}
+    fields |= {"data.test": "test[:150]", "epochs": 1, "shards": 8, "batch_size": 64}
+    config.update_from_flattened_dict({**fields, "model.variant": "conv3-8 |"})
+    loop.train(config, tmp_path, Console(quiet=True))
+    score.score(tmp_path, console=Console(quiet=True))
+    # Of 100 and 150 images, and 100 again, an eighth, rounded up.
+    assert [shape[0] for shape in asked] == [13, 19, 13]

@@ -35,6 +35,15 @@ class Evaluation(NamedTuple):
     labels: np.ndarray
 
 
+def padded(batch_size: int, examples: int, parts: int) -> int:
+    """Returns the images of every batch, the last one padded, a multiple of `parts`.
+
+    >>> padded(500, 100, 8)
+    104
+    """
+    return -(-min(batch_size, examples) // parts) * parts
+
+
 def evaluate(
     eval_step: Callable[[Any, batches.Batch], tuple[Sums, jax.Array]],
     variables: Any,
@@ -76,7 +85,7 @@ def evaluate(
     (3, 0.667, (3, 2))
     """
     total, logits, labels = Sums.zero(), [], []
-    batch_size = -(-min(batch_size, len(split)) // parts) * parts
+    batch_size = padded(batch_size, len(split), parts)
     read = batches.evaluation(split, batch_size=batch_size, mesh=mesh)
     for i, batch in enumerate(read):
         if stop():

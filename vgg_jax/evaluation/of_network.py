@@ -11,7 +11,7 @@ from vgg_jax import mesh as meshes
 from vgg_jax.data.batches import Batch
 from vgg_jax.data.datasets import Split
 from vgg_jax.errors import ConfigError, choose
-from vgg_jax.evaluation.exact import Evaluation, evaluate
+from vgg_jax.evaluation.exact import Evaluation, evaluate, padded
 from vgg_jax.evaluation.metrics import Sums, cross_entropy
 from vgg_jax.interop.network import HEAD, Network
 from vgg_jax.nn.preprocessing import normalize
@@ -54,7 +54,8 @@ def score(
     network = network.configured(dtype="float32")
     step = jax.jit(partial(_step, network, views))
     if mesh.size == 1:
-        network = network.prepared((batch_size, *split.image_shape[:2]))
+        count = padded(batch_size, len(split), parts=1)
+        network = network.prepared((count, *split.image_shape[:2]))
     found = evaluate(
         lambda variables, batch: step(variables, meshes.in_parts(batch, mesh)),
         meshes.on_all(network.variables, mesh),

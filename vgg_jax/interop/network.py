@@ -27,7 +27,8 @@ class Network(struct.PyTreeNode):
     said of the old ones.
 
     Attributes:
-        variables: `params` and, with batch norm, `batch_stats`: float32.
+        variables: `params` and, with batch norm, `batch_stats`: float32, unless they
+            are `prepared`.
         model: the Flax module.
         preprocessing: what it expects of its images.
         size: height and width in pixels of the images that it was trained on; 0 where
@@ -122,11 +123,15 @@ class Network(struct.PyTreeNode):
             variables: of the same shapes.
             source: where they are from.
 
+        Raises:
+            ConfigError: the network was prepared for inference.
+
         >>> network = random(VGG("conv3-8 |", 10, head="compact"), "unit")
         >>> trained = network.with_variables(network.variables, "my program")
         >>> trained.source, trained.sha256, trained.random_layers
         ('my program', '', ())
         """
+        check_unprepared(self)
         return self.replace(
             variables=variables, source=source, sha256="", random_layers=()
         )
@@ -159,7 +164,8 @@ class Network(struct.PyTreeNode):
         first transform their kernels, that is done once, in up to five times their
         memory (`vgg.prepared`). Images of another shape are right too, and take their
         time. Keep the network that it was made from: this one can be differentiated by
-        its images, and neither trained, configured nor saved.
+        its images, and neither trained, configured nor saved, nor given to what itself
+        configures a network, such as `predict.predictions` and `of_network.score`.
 
         Args:
             shape: number, height and width of the images of a call.

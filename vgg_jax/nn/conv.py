@@ -133,9 +133,11 @@ def _biased_on_cpu(
     x: jax.Array, w: jax.Array, b: jax.Array, *prepared: jax.Array
 ) -> jax.Array:
     x, w, b, *kernels = reverse_mode_only(x, w, b, *prepared)
+    if kernels:
+        w, kernels = not_trained(w, kernels)
     algorithm = _cpu_algorithm(x, w)
     if isinstance(algorithm, _ByKernels) and algorithm.made(kernels, x):
-        y = algorithm.convolve(x, not_trained(w, kernels))
+        y = algorithm.convolve(x, kernels)
     else:
         y = algorithm(x, w)
     return _add_bias(y, b)

@@ -58,16 +58,18 @@ mlir.register_lowering(_refused, _refuse)
 
 
 @jax.custom_jvp
-def not_trained(w: jax.Array, prepared: list[jax.Array]) -> list[jax.Array]:
-    """Returns `prepared`; a program that differentiates by `w` is refused.
+def not_trained(
+    w: jax.Array, prepared: list[jax.Array]
+) -> tuple[jax.Array, list[jax.Array]]:
+    """Returns both; a program that differentiates by `w` is refused.
 
-    What was prepared from `w` stands in its place, so that its gradient would be zero.
+    What was prepared from `w` stands in its place, so that its gradient would be zero,
+    and would belong to older weights once they change.
 
     Raises:
         ConfigError: when `w` has a tangent.
     """
-    del w
-    return prepared
+    return w, prepared
 
 
 @partial(not_trained.defjvp, symbolic_zeros=True)
@@ -77,4 +79,4 @@ def _not_trained_jvp(primals, tangents):
             "these weights were prepared for inference (Network.prepared) and cannot "
             "be trained: differentiate the network that they were prepared from"
         )
-    return primals[1], tangents[1]
+    return primals, tangents

@@ -270,6 +270,9 @@ def prepared(
         variables: of the network, float32.
         shape: number, height and width of the images of a call.
 
+    Raises:
+        ConfigError: the images are too small for the network.
+
     >>> import jax
     >>> model = VGG("conv3-64 conv3-96 |", 10, head="compact")
     >>> images = jax.numpy.zeros((1, 16, 16, 3))

@@ -24,7 +24,7 @@ from vgg_jax.data.composites import Boxed
 from vgg_jax.errors import ConfigError, RunError
 from vgg_jax.inference.localiser import ANY, of_class, output_names
 from vgg_jax.interop.load import with_head
-from vgg_jax.interop.network import Network, check_network
+from vgg_jax.interop.network import Network, check_network, check_unprepared
 from vgg_jax.nn import patterns
 from vgg_jax.nn.preprocessing import Preprocessing, normalize
 from vgg_jax.nn.vgg import VGG
@@ -135,6 +135,7 @@ def fine_tune(
 
 def _check(classifier: Network, pictures: Boxed, regression: BoxRegression) -> None:
     check_network(classifier)
+    check_unprepared(classifier)
     check_boxes(pictures.boxes, len(pictures.images))
     size, classes = classifier.size, classifier.model.num_classes
     if not 0 < size <= regression.scale:

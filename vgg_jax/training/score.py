@@ -76,18 +76,16 @@ def score(
         )
         state = _restored(workdir, config, jax.eval_shape(init), find)
     images = getattr(dataset, split)
+    variables = step.for_evaluation(
+        recipe, state.variables, images, config.eval_batch_size
+    )
     evaluations = {}
     with progress.Display(console, epochs=1, steps_per_epoch=1) as display:
         for count in views:
             _, eval_step = step.compiled(recipe._replace(views=count), meshes.over(1))
             evaluation = evaluate(
                 eval_step,
-                step.for_evaluation(
-                    recipe,
-                    state.variables,
-                    batch_size=config.eval_batch_size,
-                    image_shape=images.image_shape,
-                ),
+                variables,
                 images,
                 batch_size=config.eval_batch_size,
                 parts=recipe.shards,

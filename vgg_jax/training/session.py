@@ -97,10 +97,7 @@ class Session:
         split = getattr(self.dataset, name)
         if self.mesh.size == 1:
             variables = step.for_evaluation(
-                self.recipe,
-                variables,
-                batch_size=self.config.eval_batch_size,
-                image_shape=split.image_shape,
+                self.recipe, variables, split, self.config.eval_batch_size
             )
         else:
             variables = cast(self.recipe.model, variables)
@@ -116,6 +113,7 @@ class Session:
             report=lambda count: self.display.evaluate(name, count, len(split)),
             stop=self.stop,
         )
+        del variables  # what was prepared is given back, too
         memory.give_back()
         return evaluation
 

@@ -13,7 +13,10 @@ from jax.sharding import Mesh
 from vgg_jax import backend
 from vgg_jax import mesh as meshes
 from vgg_jax.data.batches import Batch, TrainingBatch
+from vgg_jax.data.in_memory import Split
+from vgg_jax.data.streaming import Streamed
 from vgg_jax.errors import ConfigError
+from vgg_jax.evaluation import exact
 from vgg_jax.evaluation.metrics import Sums, cross_entropy
 from vgg_jax.nn import patterns
 from vgg_jax.nn.by_platform import lowered_for
@@ -132,20 +135,19 @@ def init(recipe: Recipe, *, seed: int, image_shape: tuple[int, ...]) -> TrainSta
 
 
 def for_evaluation(
-    recipe: Recipe, variables: Any, *, batch_size: int, image_shape: tuple[int, ...]
+    recipe: Recipe, variables: Any, split: Split | Streamed, batch_size: int
 ) -> Any:
     """Returns variables as evaluation on one device is fastest with (`vgg.prepared`).
 
     Args:
         recipe: what the steps do.
         variables: of the network, float32.
-        batch_size: images of a step.
-        image_shape: `(H, W, C)` of an image of the data set.
+        split: the images that are evaluated.
+        batch_size: images per batch, as `exact.evaluate` takes them.
     """
-    part = (batch_size // recipe.shards, *image_shape)
-    seen = jax.eval_shape(
-        recipe.augment.evaluate, jax.ShapeDtypeStruct(part, jnp.uint8)
-    )
+    count = exact.padded(batch_size, len(split), recipe.shards) // recipe.shards
+    part = jax.ShapeDtypeStruct((count, *split.image_shape), jnp.uint8)
+    seen = jax.eval_shape(recipe.augment.evaluate, part)
     return prepared(recipe.model, variables, seen.shape[:3])
 
 
