@@ -131,6 +131,13 @@ def test_a_gradient_by_prepared_weights_is_refused(jit, shape, cpu):
         jit(jax.grad(loss))(ready["params"])
 
 
+@pytest.mark.parametrize("shape", [32, "224", (2, 32), (1, 32, 32, 3), (0, 8, 8)])
+def test_what_is_no_shape_of_images_is_refused(shape):
+    made = random(VGG("conv3-8 |", 5, head="compact"), "unit", size=8)
+    with pytest.raises(ConfigError, match="must be number, height and width"):
+        made.prepared(shape)
+
+
 def test_a_prepared_network_is_neither_saved_nor_configured(tmp_path):
     model = VGG("conv3-8 |", 5, head="compact")
     ready = random(model, "unit", size=8).prepared((1, 8, 8))

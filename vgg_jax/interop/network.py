@@ -171,7 +171,7 @@ class Network(struct.PyTreeNode):
             shape: number, height and width of the images of a call.
 
         Raises:
-            ConfigError: the images are too small.
+            ConfigError: as `vgg.prepared`.
 
         >>> network = random(VGG("conv3-64 conv3-96 |", 10, head="compact"), "unit")
         >>> images = jax.numpy.zeros((1, 16, 16, 3), "uint8")

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
+from numbers import Integral
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ from flax import linen as nn
 from jax import lax
 from jax.typing import DTypeLike
 
+from vgg_jax.errors import ConfigError
 from vgg_jax.fields import Rule, check, field, in_range, one_of, positive, share, widths
 from vgg_jax.nn import architecture, conv
 from vgg_jax.nn.architecture import HEADS, LayerSpec
@@ -271,7 +273,8 @@ def prepared(
         shape: number, height and width of the images of a call.
 
     Raises:
-        ConfigError: the images are too small for the network.
+        ConfigError: `shape` is not three positive whole numbers, or the images are too
+            small for the network.
 
     >>> import jax
     >>> model = VGG("conv3-64 conv3-96 |", 10, head="compact")
@@ -281,10 +284,16 @@ def prepared(
     >>> {name: len(of_layer["kernels"]) for name, of_layer in ready[PREPARED].items()}
     {'conv1_2': 36}
     """
-    ready, (count, *size) = cast(model, variables), shape
+    whole = isinstance(shape, Sequence) and all(isinstance(n, Integral) for n in shape)
+    if not (whole and len(shape) == 3 and min(shape) > 0):
+        raise ConfigError(
+            f"shape={shape!r} must be number, height and width of the images of a "
+            "call: (1, 224, 224), say"
+        )
+    ready, (count, height, width) = cast(model, variables), shape
     params, found = ready["params"], {}
     inputs = params["conv1_1"]["kernel"].shape[2]
-    layers = model.layers((size[0], size[1]), inputs)
+    layers = model.layers((height, width), inputs)
     if jax.default_backend() != "cpu" or model.conv != "auto":
         layers = ()
     for spec in layers:
