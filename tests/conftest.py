@@ -14,7 +14,7 @@ import tempfile
 import jax
 import pytest
 
-from vgg_jax import backend
+from vgg_jax import backend, machine
 from vgg_jax.runs import manifest
 
 QUICK = "not slow"  # pyproject.toml's choice of tests
@@ -41,6 +41,32 @@ def cpu():
     """Skips a test that is about XLA:CPU where JAX computes on something else."""
     if jax.default_backend() != "cpu":
         pytest.skip("about XLA:CPU")
+
+
+def _without_kernels():
+    """Takes our kernels away (`nn/fused.py`), as where there is no llvmlite."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(machine, "fused_kind", lambda: "")
+        jax.clear_caches()  # which may hold what was traced with them
+        yield False
+    jax.clear_caches()
+
+
+@pytest.fixture
+def without_kernels(cpu):
+    """On a CPU: without our kernels."""
+    yield from _without_kernels()
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["kernels", "XLA"])
+def kernels(request):
+    """With our kernels, where this machine has them, and without."""
+    if not request.param:
+        yield from _without_kernels()
+    elif not machine.fused_kind() or jax.default_backend() != "cpu":
+        pytest.skip("there are none for this machine, or no llvmlite")
+    else:
+        yield True
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 import jax
@@ -20,6 +21,12 @@ _KINDS = {
     "avx512_bf16": "AVX512_BF16",
     "avx512f": "AVX512",
     "avx2": "AVX2",
+}
+_FUSED_KINDS = {
+    "AMX": "AVX512",
+    "AVX512_BF16": "AVX512",
+    "AVX512": "AVX512",
+    "AVX2": "AVX2",
 }
 
 
@@ -43,6 +50,23 @@ def cpu_kind() -> str:
     """
     flags = set(_cpuinfo("flags").split())
     return next((name for flag, name in _KINDS.items() if flag in flags), "")
+
+
+def fused_kind() -> str:
+    """Returns what the kernels of `nn/fused.py` compute by here: "AVX512" or "AVX2".
+
+    "" where there are none: on other CPUs, and without llvmlite.
+    """
+    kind = _FUSED_KINDS.get(cpu_kind(), "")
+    return kind if find_spec("llvmlite") else ""
+
+
+def has_fused(dtype: str) -> bool:
+    """Returns whether there are such kernels that are the fastest in this type.
+
+    AMX multiplies bfloat16 faster than they do.
+    """
+    return bool(fused_kind()) and (dtype, cpu_kind()) != ("bfloat16", "AMX")
 
 
 def has_bfloat16() -> bool:

@@ -21,7 +21,7 @@ def traced():
     return str(jax.make_jaxpr(MODEL.apply)(variables, jnp.zeros((2, 8, 8, 3))))
 
 
-def test_what_is_traced_for_one_platform_holds_no_other():
+def test_what_is_traced_for_one_platform_holds_no_other(without_kernels):
     with lowered_for("gpu"):
         gpu = traced()
     with lowered_for("cpu"):

@@ -93,7 +93,7 @@ def check(shape, batch, dtype, tolerance=TOLERANCE):
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_every_layer(shape, dtype):
+def test_every_layer(shape, dtype, kernels):
     check(shape, 2, dtype)
 
 
@@ -101,7 +101,7 @@ def test_every_layer(shape, dtype):
 @pytest.mark.parametrize(
     "shape", [(4, 4, 64, 48, 3), (7, 7, 64, 48, 3), (3, 5, 8, 9, 3)]
 )
-def test_narrow_maps_side_by_side(shape, batch):
+def test_narrow_maps_side_by_side(shape, batch, without_kernels):
     check(shape, batch, "bfloat16")
 
 
@@ -118,7 +118,7 @@ def test_narrow_maps_side_by_side(shape, batch):
         (32, 3, "float32"),
     ],
 )
-def test_every_batch_size(size, channels, dtype, batch):
+def test_every_batch_size(size, channels, dtype, batch, kernels):
     """With 2 ... 12 bfloat16 images oneDNN's kernel gradient is garbage on AMX."""
     check((size, size, channels, 64, 3), batch, dtype)
 
@@ -133,7 +133,7 @@ LARGE = [
 
 
 @pytest.mark.parametrize("shape, dtype", LARGE, ids=str)
-def test_large_batches_in_pieces(shape, dtype, monkeypatch):
+def test_large_batches_in_pieces(shape, dtype, without_kernels, monkeypatch):
     height, width, channels, *_ = shape
     image = height * width * channels * jnp.dtype(dtype).itemsize
     cut = []
@@ -142,20 +142,15 @@ def test_large_batches_in_pieces(shape, dtype, monkeypatch):
     monkeypatch.setattr(
         pieces, "count", lambda *a, **k: cut.append(count(*a, **k)) or cut[-1]
     )
-    jax.clear_caches()
     check(shape, 12, dtype)
-    jax.clear_caches()  # of what was traced with these limits
     assert set(cut) & {3, 6, 12}
 
 
 @pytest.fixture
-def f2_everywhere(cpu, monkeypatch):
+def f2_everywhere(cpu, without_kernels, monkeypatch):
     monkeypatch.setattr(machine, "cpu_kind", lambda: conv.F2_KINDS[0])
     monkeypatch.setattr(conv, "_MIN_F2_PIXELS", 1)
     monkeypatch.setattr(conv, "_MIN_F2_PRODUCTS", 1)
-    jax.clear_caches()
-    yield
-    jax.clear_caches()
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from jax.export import is_symbolic_dim
 
 from vgg_jax import machine
 from vgg_jax.errors import choose
-from vgg_jax.nn import direct, winograd
+from vgg_jax.nn import direct, fused, winograd
 from vgg_jax.nn.by_platform import by_platform
 from vgg_jax.nn.reverse_mode import not_trained, reverse_mode_only
 from vgg_jax.nn.spread import local_shape
@@ -106,7 +106,7 @@ def prepared(shape: Sequence[int], w: jax.Array) -> tuple[jax.Array, ...]:
     """
     x: Any = jax.ShapeDtypeStruct(tuple(shape), w.dtype)
     algorithm = _cpu_algorithm(x, w)
-    return tuple(algorithm.kernels(w)) if isinstance(algorithm, _ByKernels) else ()
+    return tuple(algorithm.kernels(x, w)) if isinstance(algorithm, _ByKernels) else ()
 
 
 def _biased(x: jax.Array, w: jax.Array, b: jax.Array, *_: jax.Array) -> jax.Array:
@@ -136,8 +136,8 @@ def _biased_on_cpu(
     if kernels:
         w, kernels = not_trained(w, kernels)
     algorithm = _cpu_algorithm(x, w)
-    if isinstance(algorithm, _ByKernels) and algorithm.made(kernels, x):
-        y = algorithm.convolve(x, kernels)
+    if isinstance(algorithm, _ByKernels) and algorithm.made(kernels, x, w):
+        y = algorithm.convolve(x, w, kernels)
     else:
         y = algorithm(x, w)
     return _add_bias(y, b)
@@ -149,21 +149,27 @@ class _ByKernels(NamedTuple):
     Attributes:
         whole: the convolution.
         kernel_count: number of kernels.
-        kernels: `w` -> that many arrays `[C, K]`, outside of a program.
-        convolve: `(x, kernels)` -> `y`.
+        kernels: `(x, w)` -> that many arrays, outside of a program; of `x` it reads
+            the shape and the type.
+        convolve: `(x, w, kernels)` -> `y`.
     """
 
     whole: direct.Convolution
     kernel_count: int
-    kernels: Callable[[jax.Array], list[jax.Array]]
-    convolve: Callable[[jax.Array, list[jax.Array]], jax.Array]
+    kernels: Callable[[jax.Array, jax.Array], list[jax.Array]]
+    convolve: Callable[[jax.Array, jax.Array, list[jax.Array]], jax.Array]
 
     def __call__(self, x: jax.Array, w: jax.Array) -> jax.Array:
         return self.whole(x, w)
 
-    def made(self, prepared: Sequence[jax.Array], x: jax.Array) -> bool:
+    def made(
+        self, prepared: Sequence[jax.Array], x: jax.Array, w: jax.Array
+    ) -> bool:
         """Returns whether these are its kernels, for inputs like `x`."""
-        return len(prepared) == self.kernel_count and prepared[0].dtype == x.dtype
+        if len(prepared) != self.kernel_count:
+            return False
+        kinds = lambda arrays: [(a.shape, a.dtype) for a in arrays]
+        return kinds(prepared) == kinds(jax.eval_shape(self.kernels, x, w))
 
 
 def _cpu_algorithm(x: jax.Array, w: jax.Array) -> direct.Convolution:
@@ -174,6 +180,8 @@ def _cpu_algorithm(x: jax.Array, w: jax.Array) -> direct.Convolution:
         return _pointwise
     if _has_few_pixels(x, products):
         return _OF_FEW_PIXELS
+    if kernel == 3 and fused.suits(x):
+        return _FUSED
     if kernel == 3 and (height, width) == (2, 2) and x.dtype == jnp.float32:
         return _BY_KARATSUBA
     if max(height, width) < kernel:
@@ -231,8 +239,8 @@ def _winograd(t: winograd.Transform) -> _ByKernels:
     return _ByKernels(
         whole=partial(_by_tiles, t, winograd.conv3x3),
         kernel_count=(t.tile + 2) ** 2,
-        kernels=partial(winograd.transformed_now, t=t),
-        convolve=partial(_by_tiles, t, winograd.by_kernels),
+        kernels=lambda _, w: winograd.transformed_now(w, t),
+        convolve=lambda x, _, kernels: _by_tiles(t, winograd.by_kernels, x, kernels),
     )
 
 
@@ -280,8 +288,12 @@ def _thirds(w):
     yield w0 - w1
 
 
+def _karatsuba_kernels(_: jax.Array, w: jax.Array) -> list[jax.Array]:
+    return _all_thirds(w)
+
+
 @jax.jit
-def _karatsuba_kernels(w: jax.Array) -> list[jax.Array]:
+def _all_thirds(w):
     return [third for row in _thirds(w) for third in _thirds(row)]
 
 
@@ -295,7 +307,9 @@ def _karatsuba2x2(x: jax.Array, w: jax.Array) -> jax.Array:
     return _toeplitz2(x, _thirds(w), columns)
 
 
-def _karatsuba_by(x: jax.Array, kernels: list[jax.Array]) -> jax.Array:
+def _karatsuba_by(
+    x: jax.Array, _: jax.Array, kernels: list[jax.Array]
+) -> jax.Array:
     columns = partial(_toeplitz2, product=jnp.matmul)
     return _toeplitz2(x, itertools.batched(kernels, 3), columns)
 
@@ -313,6 +327,7 @@ _OF_FEW_PIXELS = direct.of_passes(
     direct.by_gathering, direct.by_spreading, direct.by_product
 )
 _BY_F2, _BY_F4 = map(_winograd, (winograd.F2, winograd.F4))
+_FUSED = _ByKernels(fused.conv3x3, 1, fused.kernels, fused.by_kernels)
 _BY_KARATSUBA = _ByKernels(_karatsuba2x2, 9, _karatsuba_kernels, _karatsuba_by)
 
 
@@ -326,6 +341,8 @@ def _add_bias_forward(y, b):
 
 
 def _add_bias_backward(_, g):
+    if fused.suits(g):
+        return g, fused.sum_over_pixels(g)
     # Inside a training step, XLA:CPU sums over all axes but the last by loops that do
     # not vectorise: a fifth of the step. As a matrix product the sum costs nothing.
     flat = g.reshape(-1, g.shape[-1])
