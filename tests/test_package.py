@@ -42,8 +42,9 @@ def test_the_citation_names_this_version():
 def test_requirements_are_those_of_the_package():
     extras = PROJECT["optional-dependencies"]
     train = {*PROJECT["dependencies"], *extras["train"], *extras["report"]}
+    train |= {*extras["cpu"]}
     dev = {*extras["dev"], *extras["export"]}
-    own = {"vgg_jax[export]", "vgg_jax[report]", "vgg_jax[train]"}
+    own = {"vgg_jax[cpu]", "vgg_jax[export]", "vgg_jax[report]", "vgg_jax[train]"}
     assert lines("requirements.txt") == train - own
     assert lines("requirements-dev.txt") == dev - own
 

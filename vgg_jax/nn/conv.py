@@ -162,9 +162,7 @@ class _ByKernels(NamedTuple):
     def __call__(self, x: jax.Array, w: jax.Array) -> jax.Array:
         return self.whole(x, w)
 
-    def made(
-        self, prepared: Sequence[jax.Array], x: jax.Array, w: jax.Array
-    ) -> bool:
+    def made(self, prepared: Sequence[jax.Array], x: jax.Array, w: jax.Array) -> bool:
         """Returns whether these are its kernels, for inputs like `x`."""
         if len(prepared) != self.kernel_count:
             return False
@@ -307,9 +305,7 @@ def _karatsuba2x2(x: jax.Array, w: jax.Array) -> jax.Array:
     return _toeplitz2(x, _thirds(w), columns)
 
 
-def _karatsuba_by(
-    x: jax.Array, _: jax.Array, kernels: list[jax.Array]
-) -> jax.Array:
+def _karatsuba_by(x: jax.Array, _: jax.Array, kernels: list[jax.Array]) -> jax.Array:
     columns = partial(_toeplitz2, product=jnp.matmul)
     return _toeplitz2(x, itertools.batched(kernels, 3), columns)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import ShapedArray
 from jax.export import is_symbolic_dim
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
@@ -230,7 +231,7 @@ def _operation(
     def abstract(first: Any, *rest: Any):
         result = shape(first.shape, *(a.shape for a in rest))
         sharding = first.sharding.update(spec=PartitionSpec(*[None] * len(result)))
-        return jax.core.ShapedArray(result, first.dtype, sharding=sharding)
+        return ShapedArray(result, first.dtype, sharding=sharding)
 
     operation.def_abstract_eval(abstract)
 
@@ -252,7 +253,7 @@ def _operation(
 
 
 def _mapped(operation: Primitive, arrays: Sequence[Any], axes: Sequence[Any]):
-    """Applies an operation to one slice of the arrays after the other, for `jax.vmap`."""
+    """Applies an operation to slice after slice of the arrays, for `jax.vmap`."""
     many = [
         jnp.moveaxis(array, axis, 0)
         for array, axis in zip(arrays, axes, strict=True)

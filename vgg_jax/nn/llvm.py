@@ -32,7 +32,7 @@ class Code:
         self.vector = ir.VectorType(F32, lanes)
         self._wide = ir.VectorType(I32, lanes)
 
-    # Whole numbers, unsigned: -1 is the largest. Those of this program are computed now.
+    # Whole numbers, unsigned: -1 is the largest. Python's are computed with now.
 
     def value(self, number: Int) -> Any:
         return ir.Constant(I64, number) if isinstance(number, int) else number
@@ -106,7 +106,9 @@ class Code:
             lines = self.mul(self.ceil_div(length, LINE // 4), LINE // 4)
             starts.append(self.add(starts[-1], lines))
         size = self.mul(starts.pop(), 4)
-        memory = self._call("aligned_alloc", POINTER, self.value(LINE), self.value(size))
+        memory = self._call(
+            "aligned_alloc", POINTER, self.value(LINE), self.value(size)
+        )
         return [self.at(memory, start) for start in starts]
 
     def free(self, pointer: Any) -> None:

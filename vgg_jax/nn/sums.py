@@ -1,4 +1,4 @@
-"""Sums over the pixels of maps, emitted: XLA:CPU's own are slow in the midst of a step."""
+"""Sums over the pixels of maps, emitted: XLA:CPU's own are slow within a step."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

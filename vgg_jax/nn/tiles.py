@@ -8,6 +8,7 @@ Types: maps are float32 or bfloat16, all that is in between is float32.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 from vgg_jax.nn import winograd
@@ -141,7 +142,7 @@ GROUP = 64  # channels whose gradients by the kernel are computed together
 _APART = 16  # floats between arrays that would else fall on the same lines of the cache
 
 
-def _sandwich(c: Code, factors: _Factors, grid: _Grid) -> list[list[Any]]:
+def _sandwich(c: Code, factors: _Factors, grid: _Grid) -> _Grid:
     """Returns `m @ grid @ m.T` of vectors, where m is the product of the factors."""
 
     def transformed(parts):
@@ -302,10 +303,9 @@ def kernels(
                     c.less(row, channels), c.beyond(features, first), c.value(0)
                 )
                 mask = c.mask(rest)
-                place = lambda tap: c.mul(c.add(c.mul(tap, channels), row), features)
-                taps = [
-                    c.load(w.data, c.add(place(tap), first), mask) for tap in range(9)
-                ]
+                starts = (c.add(c.mul(tap, channels), row) for tap in range(9))
+                places = (c.add(c.mul(start, features), first) for start in starts)
+                taps = [c.load(w.data, place, mask) for place in places]
                 store(panel, row, v, taps)
 
     def flipped_piece(panel):
@@ -410,21 +410,22 @@ def convolve(
         with c.loop(count) as over_tiles:
             tile = over_tiles.index
             pixels = outputs.pixels(c.add(first, tile), 0, algorithm.tile, dump)
+
+            def emit(feature, place, mask):
+                values = [
+                    c.load(m_at, c.add(place, p * plane_m)) for p in range(products)
+                ]
+                grid = _squared(values, algorithm.side)
+                values = _flat(_sandwich(c, algorithm.outputs, grid))
+                for value, pixel in zip(values, _flat(pixels), strict=True):
+                    c.store(value, pixel, feature, mask, size)
+
             for v in range(registers.vectors):
                 feature = c.add(c.mul(panel, panel_size), v * c.lanes)
                 place = c.add(c.mul(tile, panel_size), v * c.lanes)
-
-                def emit(mask):
-                    values = [
-                        c.load(m_at, c.add(place, p * plane_m)) for p in range(products)
-                    ]
-                    grid = _squared(values, algorithm.side)
-                    values = _flat(_sandwich(c, algorithm.outputs, grid))
-                    for value, pixel in zip(values, _flat(pixels), strict=True):
-                        c.store(value, pixel, feature, mask, size)
-
-                with c.b.if_then(c.less(feature, outputs.channels)):
-                    _with_tail(c, c.sub(outputs.channels, feature), emit)
+                rest = c.beyond(outputs.channels, feature)
+                with c.b.if_then(c.less(0, rest)):
+                    _with_tail(c, rest, partial(emit, feature, place))
 
     def piece(index):
         block, group = c.div(index, group_count), c.rem(index, group_count)
@@ -549,28 +550,29 @@ def by_kernel(
         count = c.min(GROUP, c.sub(channels, first_channel))
         with c.loop(count) as over_channels, c.loop(panels) as over_panels:
             channel, panel = over_channels.index, over_panels.index
+
+            def emit(feature, place, mask):
+                values = [
+                    c.load(u_at, c.add(place, c.mul(p, plane_u)))
+                    for p in range(products)
+                ]
+                grid = _squared(values, algorithm.side)
+                taps = _flat(_sandwich(c, _transposed(algorithm.kernel), grid))
+                for tap, value in enumerate(taps):
+                    row = c.mul(c.add(c.mul(group, 9), tap), channels)
+                    row = c.add(row, first_channel, channel)
+                    at = c.add(c.mul(row, features), feature)
+                    c.store(value, dw.data, at, mask)
+
             for v in range(registers.vectors):
                 feature = c.add(c.mul(panel, panel_size), v * c.lanes)
                 place = c.add(sums_at(panel, channel), v * c.lanes)
-
-                def emit(mask):
-                    values = [
-                        c.load(u_at, c.add(place, c.mul(p, plane_u)))
-                        for p in range(products)
-                    ]
-                    grid = _squared(values, algorithm.side)
-                    taps = _flat(_sandwich(c, _transposed(algorithm.kernel), grid))
-                    for tap, value in enumerate(taps):
-                        row = c.mul(c.add(c.mul(group, 9), tap), channels)
-                        row = c.add(row, first_channel, channel)
-                        at = c.add(c.mul(row, features), feature)
-                        c.store(value, dw.data, at, mask)
-
-                with c.b.if_then(c.less(feature, features)):
-                    _with_tail(c, c.sub(features, feature), emit)
+                rest = c.beyond(features, feature)
+                with c.b.if_then(c.less(0, rest)):
+                    _with_tail(c, rest, partial(emit, feature, place))
 
     def piece(index):
-        group, channel_group = c.div(index, channel_groups), c.rem(index, channel_groups)
+        group, channel_group = (f(index, channel_groups) for f in (c.div, c.rem))
         first_channel = c.mul(channel_group, GROUP)
         vectors = c.ceil_div(c.min(GROUP, c.sub(channels, first_channel)), c.lanes)
         c.clear(u_at, c.mul(products, plane_u))
