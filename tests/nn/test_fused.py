@@ -1,0 +1,213 @@
+"""The kernels of our own, against XLA's convolution and NumPy.
+
+`test_conv.py` holds every layer of every network to float64.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from vgg_jax import machine
+from vgg_jax import mesh as meshes
+from vgg_jax.nn import conv, direct, fused, tiles, winograd
+from vgg_jax.nn.pooling import max_pool
+
+pytestmark = [
+    pytest.mark.usefixtures("cpu"),
+    pytest.mark.skipif(not machine.fused_kind(), reason="there are none here"),
+]
+RANDOM = np.random.default_rng(0)
+
+
+def normal(*shape, dtype="float32"):
+    return jnp.asarray(RANDOM.normal(size=shape), dtype)
+
+
+def product(factors):
+    return np.linalg.multi_dot([np.eye(len(factors[0])), *map(np.array, factors)])
+
+
+def test_factors_are_those_of_winograd():
+    ours = (tiles.F4.inputs, tiles.F4.kernel, tiles.F4.outputs)
+    for factors, matrix in zip(ours, winograd.F4[1:], strict=True):
+        np.testing.assert_array_equal(product(factors), matrix)
+
+
+@pytest.mark.parametrize("algorithm", tiles.ALGORITHMS, ids=lambda a: a.name)
+def test_algorithms_are_convolutions(algorithm):
+    """Of a row of `tile` outputs, in float64; nothing is outside of a pair."""
+    d, g = RANDOM.normal(size=algorithm.seen), RANDOM.normal(size=3)
+    inputs, kernel, outputs = map(product, algorithm[3:])
+    after = algorithm.tile + 2 - algorithm.before - algorithm.seen
+    around = np.pad(d, (1 - algorithm.before, max(after, 0)))[: algorithm.tile + 2]
+    want = np.correlate(around, g, "valid")
+    np.testing.assert_allclose(outputs @ (kernel @ g * (inputs @ d)), want, atol=1e-12)
+
+
+def all_passes(function, x, w, g):
+    y, pull = jax.vjp(function, x, w)
+    return y, *pull(g)
+
+
+def check(shape, features, dtype, tolerance):
+    """Values and both gradients against XLA's in float32."""
+    x, w = normal(*shape, dtype=dtype), normal(3, 3, shape[3], features, dtype=dtype)
+    g = normal(*shape[:3], features, dtype=dtype)
+    found = jax.jit(partial(all_passes, fused.conv3x3))(x, w, g)
+    exact = (np.asarray(a, np.float32) for a in (x, w, g))
+    want = jax.jit(partial(all_passes, direct.plain))(*exact)
+    for ours, theirs in zip(found, want, strict=True):
+        assert ours.dtype == dtype and ours.shape == theirs.shape
+        error = np.linalg.norm(np.asarray(ours, np.float32) - theirs)
+        assert error <= tolerance * np.linalg.norm(theirs)
+
+
+# More tiles than are computed together, groups of channels, panels, and tails of each.
+SHAPES = [
+    ((9, 13, 9, 70), 50),
+    ((70, 2, 2, 130), 33),
+    ((5, 1, 2, 3), 1),
+    ((1, 3, 40, 17), 100),
+    ((1, 8, 8, 64), 64),
+    ((3, 4, 4, 16), 16),
+]
+
+
+@pytest.mark.parametrize("kind", tiles.REGISTERS)
+@pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-5), ("bfloat16", 3e-3)])
+@pytest.mark.parametrize("shape, features", SHAPES, ids=str)
+def test_passes(shape, features, dtype, tolerance, kind, monkeypatch):
+    """Both layouts where the machine has the wider; its own otherwise."""
+    if kind == "AVX512" != machine.fused_kind():
+        pytest.skip("this machine has no AVX512")
+    monkeypatch.setattr(machine, "fused_kind", lambda: kind)
+    jax.clear_caches()
+    check(shape, features, dtype, tolerance)
+    jax.clear_caches()
+
+
+def test_bfloat16_is_rounded_once_and_to_even():
+    """One pixel's products are exact in float32; NaN and infinity stay."""
+    x = normal(4001, 1, 1, 1, dtype="bfloat16")
+    x = x.at[:4, 0, 0, 0].set(jnp.asarray([jnp.nan, jnp.inf, -jnp.inf, 0.0], x.dtype))
+    w = normal(3, 3, 1, 40, dtype="bfloat16")
+    exact = np.asarray(x[:, 0], np.float32) * np.asarray(w[1, 1], np.float32)
+    found = np.asarray(jax.jit(fused.conv3x3)(x, w)[:, 0, 0].astype(jnp.float32))
+    want = np.asarray(jnp.asarray(exact).astype(jnp.bfloat16).astype(jnp.float32))
+    np.testing.assert_array_equal(found, want[:, 0])
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-6), ("bfloat16", 4e-3)])
+@pytest.mark.parametrize(
+    "shape", [(7, 9, 5, 33), (1, 1, 1, 1), (64, 30, 30, 16), (0, 3, 3, 4)], ids=str
+)
+def test_sums_over_pixels(shape, dtype, tolerance):
+    x = normal(*shape, dtype=dtype) + jnp.asarray(1, dtype)
+    found = jax.jit(fused.sum_over_pixels)(x)
+    want = np.asarray(x, np.float64).sum((0, 1, 2))
+    assert found.dtype == dtype
+    np.testing.assert_allclose(np.asarray(found, np.float64), want, rtol=tolerance)
+
+
+X, W, G = normal(2, 6, 5, 20), normal(3, 3, 20, 24), normal(2, 6, 5, 24)
+MOVED = normal(*X.shape), normal(*W.shape)
+
+
+def cubed(function):
+    return lambda x, w: (function(x, w) ** 3).sum()
+
+
+def squared_gradients(function):
+    gradients = jax.grad(cubed(function), (0, 1))
+    return lambda x, w: sum((g**2).sum() for g in gradients(x, w))
+
+
+DERIVATIVES = {
+    "forward": lambda f: jax.jvp(f, (X, W), MOVED),
+    "reverse": lambda f: jax.grad(cubed(f), (0, 1))(X, W),
+    "of a gradient": lambda f: jax.jvp(jax.grad(cubed(f), (0, 1)), (X, W), MOVED),
+    "second": lambda f: jax.grad(squared_gradients(f), (0, 1))(X, W),
+    "of each image": lambda f: jax.vmap(lambda x: jax.grad(cubed(f), 1)(x[None], W))(X),
+    "of each kernel": lambda f: jax.vmap(partial(f, X), in_axes=4)(
+        jnp.stack([W, 2 * W], 4)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DERIVATIVES)
+def test_derivatives(name):
+    found, want = (DERIVATIVES[name](f) for f in (fused.conv3x3, direct.plain))
+    scaled = lambda tree: jax.tree.map(lambda a, b: a / abs(b).max(), tree, want)
+    jax.tree.map(
+        partial(np.testing.assert_allclose, rtol=0, atol=2e-5),
+        scaled(found),
+        scaled(want),
+    )
+
+
+def test_the_derivative_of_a_sum():
+    found = jax.grad(lambda x: (fused.sum_over_pixels(x) ** 2).sum())(X)
+    want = jnp.broadcast_to(2 * X.sum((0, 1, 2)), X.shape)
+    np.testing.assert_allclose(found, want, rtol=1e-5)
+
+
+def gradient(x, w):
+    loss = lambda w: conv.conv2d(x, w, jnp.zeros(w.shape[-1])).sum()
+    return jax.grad(loss)(w)
+
+
+def test_they_are_in_a_program_of_this_machine_and_in_no_other():
+    assert "vgg_jax_by_kernel_f4" in jax.jit(gradient).lower(X, W).as_text()
+    for platform in ("cpu", "cuda", "tpu"):
+        exported = jax.export.export(jax.jit(gradient), platforms=[platform])(X, W)
+        assert "vgg_jax_by_kernel" not in exported.mlir_module()
+        if platform == "cpu":
+            np.testing.assert_allclose(
+                exported.call(X, W), gradient(X, W), rtol=1e-4, atol=1e-4
+            )
+
+
+@pytest.mark.parametrize("checked", [False, True])
+def test_in_a_shard_map(checked):
+    """With `check_vma`, whose rules the kernels do not know, XLA's are right too."""
+    mapped = jax.shard_map(
+        lambda x, w: conv.conv2d(x, w, jnp.zeros(w.shape[-1])),
+        mesh=meshes.over(1),
+        in_specs=(P(("data", "model")), P()),
+        out_specs=P(("data", "model")),
+        check_vma=checked,
+    )
+    text = jax.jit(mapped).lower(X, W).as_text()
+    assert ("vgg_jax_convolve" in text) == (not checked)
+    np.testing.assert_allclose(mapped(X, W), direct.plain(X, W), rtol=1e-4, atol=1e-4)
+
+
+def test_calls_on_many_threads_have_the_same_bits():
+    """More calls at once than XLA has threads: none waits for another for ever."""
+
+    @jax.jit
+    def program(x, w):
+        y = fused.conv3x3(x, w)
+        return y, max_pool(y), *jax.vjp(fused.conv3x3, x, w)[1](y)
+
+    x, w = normal(24, 16, 16, 40), normal(3, 3, 40, 40)
+    first = program(x, w)
+    with ThreadPoolExecutor(8) as threads:
+        for found in threads.map(lambda _: program(x, w), range(64)):
+            jax.tree.map(np.testing.assert_array_equal, found, first)
+
+
+def test_without_llvmlite_there_are_none(monkeypatch):
+    monkeypatch.setattr(machine, "find_spec", lambda name: None)
+    assert not machine.fused_kind() and not machine.has_fused("float32")
+
+
+def test_amx_is_faster_in_bfloat16(monkeypatch):
+    monkeypatch.setattr(machine, "cpu_kind", lambda: "AMX")
+    assert machine.has_fused("float32") and not machine.has_fused("bfloat16")
+    assert not fused.suits(X.astype(jnp.bfloat16))
