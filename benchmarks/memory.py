@@ -88,9 +88,9 @@ def main():
                 remat=remat,
             )
             rows = cost.costs(model.layers((size, size)))
-            said = sum(
-                cost.training_bytes(rows, batch_size=batch, dtype=dtype, remat=remat)
-            )
+            kind = {"batch_size": batch, "dtype": dtype, "remat": remat}
+            kind["fused"] = machine.has_fused(dtype)
+            said = sum(cost.training_bytes(rows, **kind))
             plan = planned(model, size, batch)
             errors.append(said / plan - 1)
             print(

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from benchmarks.memory import planned
+from vgg_jax import machine
 from vgg_jax.nn import cost
 from vgg_jax.nn.architecture import CONFIGURATIONS
 from vgg_jax.nn.vgg import REMAT, VGG
@@ -143,6 +144,7 @@ def test_the_estimate_of_memory_is_near_the_plan(batch_norm, remat):
     model = VGG("A", 10, head="compact", width=0.5, batch_norm=batch_norm, remat=remat)
     rows = cost.costs(model.layers((64, 64)))
     kind = {"batch_size": 128, "dtype": "float32", "remat": remat}
+    kind["fused"] = machine.has_fused("float32")
     said = sum(cost.training_bytes(rows, **kind))
     assert said == pytest.approx(planned(model, 64, 128), rel=0.15)
 
@@ -152,7 +154,7 @@ def test_what_a_stage_computed_again_keeps():
     rows = table("conv3-4 conv3-4 | conv3-8 |", 8, head="compact", num_classes=2)
     value = 4  # bytes
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cost, "_WORK", {"float32": (0.0, 0.0, 0.0)})
+        patch.setattr(cost, "_WORK", {"float32": cost._Work(0, 0, 0, 0)})
         patch.setattr(cost, "_STAGE_WORK", {"float32": cost._StageWork(0, 0, 0, 0, 0)})
         took = [
             cost.training_bytes(rows, batch_size=1, dtype="float32", remat=remat)[1]

@@ -30,6 +30,7 @@ _SLOW = 0.75  # of what is reached elsewhere: something is wrong
 # Part of the program -> a package that it needs, and what installs that.
 _PARTS = {
     "training": ("orbax", "train"),
+    "convolutions, faster on a CPU": ("llvmlite", "cpu"),
     "reports": ("matplotlib", "report"),
     "StableHLO": ("flatbuffers", "export"),
     "ONNX and pages": ("jax2onnx", "onnx"),
@@ -89,10 +90,17 @@ def _data_sets() -> str:
 def _convolutions() -> str:
     if jax.default_backend() != "cpu":
         return "is XLA's own"
+    if machine.has_fused("bfloat16"):
+        return f"is Winograd by kernels of our own, of {machine.fused_kind()}"
     bfloat16 = "by oneDNN" if backend.onednn() else "by XLA, slow on this CPU"
     if machine.cpu_kind() in F2_KINDS:
         bfloat16 += " or Winograd in small tiles"
-    return f"is direct in bfloat16, {bfloat16}; mostly Winograd in float32"
+    float32 = "mostly Winograd in float32"
+    if machine.has_fused("float32"):
+        float32 = (
+            f"Winograd by kernels of our own, of {machine.fused_kind()}, in float32"
+        )
+    return f"is direct in bfloat16, {bfloat16}; {float32}"
 
 
 def measured(dtype: str) -> str:

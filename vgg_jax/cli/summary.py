@@ -21,6 +21,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from vgg_jax import machine
 from vgg_jax.cli import config_file
 from vgg_jax.errors import ConfigError
 from vgg_jax.nn import architecture, cost
@@ -175,6 +176,7 @@ def totals(
         dtype=dtype,
         remat=config.model.remat,
         shards=config.shards,
+        fused=machine.has_fused(dtype),
     )
     sums["training memory, estimated MB"] = round(sum(estimate) / 1e6)
     if config.data.name in _SPLITS:

@@ -6,10 +6,14 @@ depends on the shape and the type (`benchmarks/layers.py` measures it,
 `docs/results.md` has the table):
 
 * A 1x1 kernel, or a 1x1 map, is one matrix product.
-* Maps smaller than the kernel (VGG's 2x2 at 32 px) fall to scalar loops in XLA:CPU,
-  over 100x slower than the other layers. They are written as matrix products here.
 * A few pixels beside a large kernel, as the last stages of one image are: a matrix
   product that reads the kernel once, where it lies.
+* A 3x3 kernel, where there are kernels of our own (`fused.py`): those.
+
+Where there are none:
+
+* Maps smaller than the kernel (VGG's 2x2 at 32 px) fall to scalar loops in XLA:CPU,
+  over 100x slower than the other layers. They are written as matrix products here.
 * float32 with a 3x3 kernel: Winograd (`winograd.py`), but for the first stage, whose 64
   channels have transforms that take as long as they save.
 * The rest, bfloat16 above all: direct convolution, with gradients that XLA:CPU is fast

@@ -96,10 +96,26 @@ class TrainingBytes(NamedTuple):
     activations: int
 
 
-# What a step works with besides, on CPU: times the bytes of the convolutions' weights,
-# of the dense layers', and of each convolution's output, up to a piece (`nn.pieces`).
-# Fitted to the plans of XLA for 32 networks: `benchmarks/memory.py`.
-_WORK = {"float32": (2.2, 0.2, 1.0), "bfloat16": (0.9, 0.4, 0.75)}
+class _Work(NamedTuple):
+    """What a step works with besides, on CPU, fitted to the plans of XLA for networks.
+
+    32 without our kernels, 56 with them (`benchmarks/memory.py`).
+
+    Attributes:
+        convolutions, dense: times the bytes of the weights.
+        layers: times the bytes of each convolution's output, up to a piece
+            (`nn.pieces`).
+        largest: times the bytes of the largest convolution's output.
+    """
+
+    convolutions: float
+    dense: float
+    layers: float
+    largest: float
+
+
+_WORK = {"float32": _Work(2.2, 0.2, 1.0, 0), "bfloat16": _Work(0.9, 0.4, 0.75, 0)}
+_FUSED_WORK = {"float32": _Work(3.7, 0, 0, 0.9), "bfloat16": _Work(4.1, 0, 0, 1.25)}
 
 
 class _StageWork(NamedTuple):
@@ -132,10 +148,12 @@ def training_bytes(
     dtype: str,
     remat: str = "none",
     shards: int = 1,
+    fused: bool = False,
 ) -> TrainingBytes:
     """Estimates the memory that a training step takes.
 
-    Of XLA's plans for two kinds of CPU it was -13% to +22%, and -16% to +40% where
+    Of XLA's plans with our kernels it is -14% to +14%. Without them, for two kinds of
+    CPU, it was -13% to +22%, and -16% to +40% where
     stages are computed again; beyond 16% only for D at 32 px with a batch of 32
     (`benchmarks.memory`). Of those for GPUs and TPUs, whose convolutions work
     otherwise, it is no more than an idea.
@@ -146,6 +164,7 @@ def training_bytes(
         dtype: type of the activations, one of `BYTES`.
         remat: as `VGG.remat`.
         shards: how many a device computes one after the other.
+        fused: whether our kernels compute it (`machine.has_fused`).
 
     >>> from vgg_jax.nn.architecture import layers
     >>> rows = costs(layers("A", head="compact"))
@@ -160,7 +179,8 @@ def training_bytes(
         worked = _most_of_a_stage(rows, value, _STAGE_WORK[dtype])
         copies += levels > 0
     else:
-        worked = _kept_and_worked(rows, value, _WORK[dtype])
+        work = (_FUSED_WORK if fused else _WORK)[dtype]
+        worked = _kept_and_worked(rows, value, work)
         copies += 1  # the gradients, which a stage computed again need not all wait
     return TrainingBytes(copies * _weights(rows), round(worked))
 
@@ -179,15 +199,18 @@ def _pieces(rows: Iterable[LayerCost], value: int) -> int:
     return sum(min(size, pieces.BYTES) for size in sizes)
 
 
-def _kept_and_worked(
-    rows: list[LayerCost], value: int, work: tuple[float, float, float]
-) -> float:
-    convolutions, dense, layers = work
+def _kept_and_worked(rows: list[LayerCost], value: int, work: _Work) -> float:
     kernels = _weights(filter(_is_convolution, rows))
     others = _weights(rows) - kernels
     kept = value * sum(row.kept for row in rows)
-    used = convolutions * kernels + dense * others + layers * _pieces(rows, value)
-    return kept + used
+    largest = max((row.elements for row in filter(_is_convolution, rows)), default=0)
+    used = work.convolutions * kernels + work.dense * others
+    return (
+        kept
+        + used
+        + work.layers * _pieces(rows, value)
+        + work.largest * value * largest
+    )
 
 
 def _most_of_a_stage(rows: list[LayerCost], value: int, work: _StageWork) -> float:

@@ -2,7 +2,7 @@
 
 from jax.sharding import Mesh
 
-from vgg_jax import memory
+from vgg_jax import machine, memory
 from vgg_jax.errors import ConfigError
 from vgg_jax.nn import cost
 from vgg_jax.training import division, placement
@@ -43,6 +43,7 @@ def check(
         dtype=str(model.dtype),
         remat=model.remat,
         shards=config.shards // mesh.size,
+        fused=_on_cpu(mesh) and machine.has_fused(str(model.dtype)),
     )
     parameters = cost.total(rows).params
     state -= placement.spared(
@@ -66,10 +67,14 @@ def check(
 def _available(mesh: Mesh) -> int | None:
     """Returns the bytes that each device has; None where it does not say."""
     device = mesh.local_devices[0]
-    if device.platform == "cpu":
+    if _on_cpu(mesh):
         whole = memory.available()
         return whole and whole // len(mesh.local_devices)
     return (device.memory_stats() or {}).get("bytes_limit")
+
+
+def _on_cpu(mesh: Mesh) -> bool:
+    return mesh.local_devices[0].platform == "cpu"
 
 
 def _gb(count: int) -> str:
