@@ -105,7 +105,7 @@ class _Work(NamedTuple):
         convolutions, dense: times the bytes of the weights.
         layers: times the bytes of each convolution's output, up to a piece
             (`nn.pieces`).
-        largest: times the bytes of the largest convolution's output.
+        largest: times the bytes of the largest of these.
     """
 
     convolutions: float
@@ -115,7 +115,7 @@ class _Work(NamedTuple):
 
 
 _WORK = {"float32": _Work(2.2, 0.2, 1.0, 0), "bfloat16": _Work(0.9, 0.4, 0.75, 0)}
-_FUSED_WORK = {"float32": _Work(3.7, 0, 0, 0.9), "bfloat16": _Work(4.1, 0, 0, 1.25)}
+_FUSED_WORK = {"float32": _Work(2.5, 0, 0, 1.9), "bfloat16": _Work(4.1, 0, 0, 1.3)}
 
 
 class _StageWork(NamedTuple):
@@ -205,12 +205,9 @@ def _kept_and_worked(rows: list[LayerCost], value: int, work: _Work) -> float:
     kept = value * sum(row.kept for row in rows)
     largest = max((row.elements for row in filter(_is_convolution, rows)), default=0)
     used = work.convolutions * kernels + work.dense * others
-    return (
-        kept
-        + used
-        + work.layers * _pieces(rows, value)
-        + work.largest * value * largest
-    )
+    used += work.layers * _pieces(rows, value)
+    used += work.largest * min(value * largest, pieces.BYTES)
+    return kept + used
 
 
 def _most_of_a_stage(rows: list[LayerCost], value: int, work: _StageWork) -> float:
