@@ -49,18 +49,23 @@ def test_algorithms_are_convolutions(algorithm):
     np.testing.assert_allclose(outputs @ (kernel @ g * (inputs @ d)), want, atol=1e-12)
 
 
-def all_passes(function, x, w, g):
-    y, pull = jax.vjp(function, x, w)
+def all_passes(function, x, w, b, g):
+    y, pull = jax.vjp(function, x, w, b)
     return y, *pull(g)
 
 
+def plain(x, w, *b):
+    """XLA's convolution, in the type of its arguments."""
+    return direct.plain(x, w) + (b[0][None, None, None] if b else 0)
+
+
 def check(shape, features, dtype, tolerance):
-    """Values and both gradients against XLA's in float32."""
+    """Values and all three gradients against XLA's in float32."""
     x, w = normal(*shape, dtype=dtype), normal(3, 3, shape[3], features, dtype=dtype)
-    g = normal(*shape[:3], features, dtype=dtype)
-    found = jax.jit(partial(all_passes, fused.conv3x3))(x, w, g)
-    exact = (np.asarray(a, np.float32) for a in (x, w, g))
-    want = jax.jit(partial(all_passes, direct.plain))(*exact)
+    b, g = normal(features, dtype=dtype), normal(*shape[:3], features, dtype=dtype)
+    found = jax.jit(partial(all_passes, fused.conv3x3))(x, w, b, g)
+    exact = (np.asarray(a, np.float32) for a in (x, w, b, g))
+    want = jax.jit(partial(all_passes, plain))(*exact)
     for ours, theirs in zip(found, want, strict=True):
         assert ours.dtype == dtype and ours.shape == theirs.shape
         error = np.linalg.norm(np.asarray(ours, np.float32) - theirs)
@@ -97,7 +102,8 @@ def test_bfloat16_is_rounded_once_and_to_even():
     x = x.at[:4, 0, 0, 0].set(jnp.asarray([jnp.nan, jnp.inf, -jnp.inf, 0.0], x.dtype))
     w = normal(3, 3, 1, 40, dtype="bfloat16")
     exact = np.asarray(x[:, 0], np.float32) * np.asarray(w[1, 1], np.float32)
-    found = np.asarray(jax.jit(fused.conv3x3)(x, w)[:, 0, 0].astype(jnp.float32))
+    y = jax.jit(fused.conv3x3)(x, w, jnp.zeros(40, x.dtype))
+    found = np.asarray(y[:, 0, 0].astype(jnp.float32))
     want = np.asarray(jnp.asarray(exact).astype(jnp.bfloat16).astype(jnp.float32))
     np.testing.assert_array_equal(found, want[:, 0])
 
@@ -114,26 +120,30 @@ def test_sums_over_pixels(shape, dtype, tolerance):
     np.testing.assert_allclose(np.asarray(found, np.float64), want, rtol=tolerance)
 
 
-X, W, G = normal(2, 6, 5, 20), normal(3, 3, 20, 24), normal(2, 6, 5, 24)
-MOVED = normal(*X.shape), normal(*W.shape)
+X, W, B = normal(2, 6, 5, 20), normal(3, 3, 20, 24), normal(24)
+ALL = X, W, B
+MOVED = tuple(normal(*a.shape) for a in ALL)
 
 
 def cubed(function):
-    return lambda x, w: (function(x, w) ** 3).sum()
+    return lambda *arrays: (function(*arrays) ** 3).sum()
 
 
 def squared_gradients(function):
-    gradients = jax.grad(cubed(function), (0, 1))
-    return lambda x, w: sum((g**2).sum() for g in gradients(x, w))
+    gradients = jax.grad(cubed(function), (0, 1, 2))
+    return lambda *arrays: sum((g**2).sum() for g in gradients(*arrays))
 
 
 DERIVATIVES = {
-    "forward": lambda f: jax.jvp(f, (X, W), MOVED),
-    "reverse": lambda f: jax.grad(cubed(f), (0, 1))(X, W),
-    "of a gradient": lambda f: jax.jvp(jax.grad(cubed(f), (0, 1)), (X, W), MOVED),
-    "second": lambda f: jax.grad(squared_gradients(f), (0, 1))(X, W),
-    "of each image": lambda f: jax.vmap(lambda x: jax.grad(cubed(f), 1)(x[None], W))(X),
-    "of each kernel": lambda f: jax.vmap(partial(f, X), in_axes=4)(
+    "forward": lambda f: jax.jvp(f, ALL, MOVED),
+    "by one": lambda f: jax.jvp(lambda w: f(X, w, B), (W,), MOVED[1:2]),
+    "reverse": lambda f: jax.grad(cubed(f), (0, 1, 2))(*ALL),
+    "of a gradient": lambda f: jax.jvp(jax.grad(cubed(f), (0, 1, 2)), ALL, MOVED),
+    "second": lambda f: jax.grad(squared_gradients(f), (0, 1, 2))(*ALL),
+    "of each image": lambda f: jax.vmap(
+        lambda x: jax.grad(cubed(f), (1, 2))(x[None], W, B)
+    )(X),
+    "of each kernel": lambda f: jax.vmap(lambda w: f(X, w, B), in_axes=4)(
         jnp.stack([W, 2 * W], 4)
     ),
 }
@@ -141,7 +151,7 @@ DERIVATIVES = {
 
 @pytest.mark.parametrize("name", DERIVATIVES)
 def test_derivatives(name):
-    found, want = (DERIVATIVES[name](f) for f in (fused.conv3x3, direct.plain))
+    found, want = (DERIVATIVES[name](f) for f in (fused.conv3x3, plain))
     scaled = lambda tree: jax.tree.map(lambda a, b: a / abs(b).max(), tree, want)
     jax.tree.map(
         partial(np.testing.assert_allclose, rtol=0, atol=2e-5),
@@ -191,14 +201,14 @@ def test_calls_on_many_threads_have_the_same_bits():
     """More calls at once than XLA has threads: none waits for another for ever."""
 
     @jax.jit
-    def program(x, w):
-        y = fused.conv3x3(x, w)
-        return y, max_pool(y), *jax.vjp(fused.conv3x3, x, w)[1](y)
+    def program(*arrays):
+        y, pull = jax.vjp(fused.conv3x3, *arrays)
+        return y, max_pool(y), *pull(y)
 
-    x, w = normal(24, 16, 16, 40), normal(3, 3, 40, 40)
-    first = program(x, w)
+    arrays = normal(24, 16, 16, 40), normal(3, 3, 40, 40), normal(40)
+    first = program(*arrays)
     with ThreadPoolExecutor(8) as threads:
-        for found in threads.map(lambda _: program(x, w), range(64)):
+        for found in threads.map(lambda _: program(*arrays), range(64)):
             jax.tree.map(np.testing.assert_array_equal, found, first)
 
 

@@ -77,7 +77,7 @@ def test_the_mistakes_are_explained_by_the_tested_network(run):
     """Grad-CAM as `vgg_jax.load` and `grad_cam` give it, each map up to its largest."""
     workdir, _ = run
     shown = gallery.load(workdir)
-    network = vgg_jax.load(workdir)
+    network = vgg_jax.load(workdir).configured(conv="lax")  # whose rounding a run's has
     side = tiny().augment.resize
     pictures = shown.pictures.astype(np.float32) / 255
     seen = jax.image.resize(pictures, (len(pictures), side, side, 3), "bilinear")

@@ -44,6 +44,8 @@ _MIN_WINOGRAD_CHANNELS = 32  # with fewer, the transforms cost more than they sa
 _MAX_WINOGRAD_WASTE = 2.0  # padded area / area up to which Winograd still wins
 _DIRECT_PRODUCTS = 64 * 64  # channels, in times out, up to which Winograd is slower
 _FEW_PIXELS = 1024  # times the pixels are at most as many as the channels, in times out
+# The same where kernels are prepared for `fused.py`, which then reads only them.
+_FEWER_PIXELS = {"float32": 8192, "bfloat16": 4096}
 # Where bfloat16 is computed by Winograd F(2x2), for many pixels and channels.
 F2_KINDS = ("AVX512_BF16",)
 _MIN_F2_SIZE, _MIN_F2_PIXELS = 4, 2048  # of a map, of all maps of a batch
@@ -105,11 +107,11 @@ def prepared(shape: Sequence[int], w: jax.Array) -> tuple[jax.Array, ...]:
         algorithm takes the kernel as it is.
 
     >>> w = jnp.ones((3, 3, 64, 128))
-    >>> [len(prepared((64, size, size, 64), w)) for size in (2, 8)]
-    [9, 36]
+    >>> [len(prepared((64, size, size, 64), w)) > 0 for size in (1, 8)]
+    [False, True]
     """
     x: Any = jax.ShapeDtypeStruct(tuple(shape), w.dtype)
-    algorithm = _cpu_algorithm(x, w)
+    algorithm = _cpu_algorithm(x, w, prepared=True)
     return tuple(algorithm.kernels(x, w)) if isinstance(algorithm, _ByKernels) else ()
 
 
@@ -139,29 +141,30 @@ def _biased_on_cpu(
     x, w, b, *kernels = reverse_mode_only(x, w, b, *prepared)
     if kernels:
         w, kernels = not_trained(w, kernels)
-    algorithm = _cpu_algorithm(x, w)
-    if isinstance(algorithm, _ByKernels) and algorithm.made(kernels, x, w):
-        y = algorithm.convolve(x, w, kernels)
-    else:
-        y = algorithm(x, w)
-    return _add_bias(y, b)
+    algorithm = _cpu_algorithm(x, w, prepared=bool(kernels))
+    made = isinstance(algorithm, _ByKernels) and algorithm.made(kernels, x, w)
+    if algorithm is _FUSED:
+        return fused.conv3x3(x, w, b, *kernels if made else ())
+    if isinstance(algorithm, _ByKernels) and made:
+        return _add_bias(algorithm.convolve(x, kernels), b)
+    return _add_bias(algorithm(x, w), b)
 
 
 class _ByKernels(NamedTuple):
     """A convolution that first computes several kernels from the one that it is given.
 
     Attributes:
-        whole: the convolution.
+        whole: the convolution; of `_FUSED` it takes the bias too.
         kernel_count: number of kernels.
         kernels: `(x, w)` -> that many arrays, outside of a program; of `x` it reads
             the shape and the type.
-        convolve: `(x, w, kernels)` -> `y`.
+        convolve: `(x, kernels)` -> `y`; not of `_FUSED`.
     """
 
-    whole: direct.Convolution
+    whole: Callable[..., jax.Array]
     kernel_count: int
     kernels: Callable[[jax.Array, jax.Array], list[jax.Array]]
-    convolve: Callable[[jax.Array, jax.Array, list[jax.Array]], jax.Array]
+    convolve: Callable[..., jax.Array]
 
     def __call__(self, x: jax.Array, w: jax.Array) -> jax.Array:
         return self.whole(x, w)
@@ -174,15 +177,24 @@ class _ByKernels(NamedTuple):
         return kinds(prepared) == kinds(jax.eval_shape(self.kernels, x, w))
 
 
-def _cpu_algorithm(x: jax.Array, w: jax.Array) -> direct.Convolution:
-    """Returns the fastest convolution on CPU for these shapes and this type."""
+def _cpu_algorithm(
+    x: jax.Array, w: jax.Array, prepared: bool = False
+) -> direct.Convolution:
+    """Returns the fastest convolution on CPU for these shapes and this type.
+
+    Args:
+        x, w: as for `conv2d`.
+        prepared: whether kernels need not be computed first.
+    """
     (_, height, width, channels), kernel = x.shape, w.shape[0]
     products = channels * w.shape[-1]
     if kernel == 1 or (height, width) == (1, 1):
         return _pointwise
-    if _has_few_pixels(x, products):
+    is_fused = kernel == 3 and fused.suits(x)
+    few = _FEWER_PIXELS[x.dtype.name] if is_fused and prepared else _FEW_PIXELS
+    if _has_few_pixels(x, few, products):
         return _OF_FEW_PIXELS
-    if kernel == 3 and fused.suits(x):
+    if is_fused:
         return _FUSED
     if kernel == 3 and (height, width) == (2, 2) and x.dtype == jnp.float32:
         return _BY_KARATSUBA
@@ -197,12 +209,12 @@ def _cpu_algorithm(x: jax.Array, w: jax.Array) -> direct.Convolution:
     return _DIRECT
 
 
-def _has_few_pixels(x: jax.Array, products: int) -> bool:
+def _has_few_pixels(x: jax.Array, few: int, products: int) -> bool:
     """Returns whether reading the kernel costs the most, or more copies of it would."""
     if is_symbolic_dim(x.shape[0]):
         return False
     *shape, _ = local_shape(x)
-    return _FEW_PIXELS * math.prod(shape) <= products
+    return few * math.prod(shape) <= products
 
 
 def _is_faster_by_f2(x: jax.Array, w: jax.Array) -> bool:
@@ -242,7 +254,7 @@ def _winograd(t: winograd.Transform) -> _ByKernels:
         whole=partial(_by_tiles, t, winograd.conv3x3),
         kernel_count=(t.tile + 2) ** 2,
         kernels=lambda _, w: winograd.transformed_now(w, t),
-        convolve=lambda x, _, kernels: _by_tiles(t, winograd.by_kernels, x, kernels),
+        convolve=partial(_by_tiles, t, winograd.by_kernels),
     )
 
 
@@ -309,7 +321,7 @@ def _karatsuba2x2(x: jax.Array, w: jax.Array) -> jax.Array:
     return _toeplitz2(x, _thirds(w), columns)
 
 
-def _karatsuba_by(x: jax.Array, _: jax.Array, kernels: list[jax.Array]) -> jax.Array:
+def _karatsuba_by(x: jax.Array, kernels: list[jax.Array]) -> jax.Array:
     columns = partial(_toeplitz2, product=jnp.matmul)
     return _toeplitz2(x, itertools.batched(kernels, 3), columns)
 
@@ -327,7 +339,7 @@ _OF_FEW_PIXELS = direct.of_passes(
     direct.by_gathering, direct.by_spreading, direct.by_product
 )
 _BY_F2, _BY_F4 = map(_winograd, (winograd.F2, winograd.F4))
-_FUSED = _ByKernels(fused.conv3x3, 1, fused.kernels, fused.by_kernels)
+_FUSED = _ByKernels(fused.conv3x3, 1, fused.kernels, fused.conv3x3)
 _BY_KARATSUBA = _ByKernels(_karatsuba2x2, 9, _karatsuba_kernels, _karatsuba_by)
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 from jax.core import ShapedArray
+from jax.custom_derivatives import SymbolicZero
 from jax.export import is_symbolic_dim
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
@@ -58,17 +59,20 @@ def _is_whole(kind: Any) -> bool:
     return all(axis == AxisType.Manual for axis in kind.sharding.mesh.axis_types)
 
 
-def conv3x3(x: jax.Array, w: jax.Array) -> jax.Array:
-    """Convolves with stride 1 and zero padding 1, by products in float32.
+def conv3x3(x: jax.Array, w: jax.Array, b: jax.Array, *kernels: jax.Array) -> jax.Array:
+    """Convolves with stride 1 and zero padding 1, and adds `b`, all in float32.
 
     Args:
         x: `[B, H, W, C]`, which the kernels suit (`suits`).
         w: `[3, 3, C, K]`, dtype of `x`.
+        b: `[K]`, dtype of `x`.
+        *kernels: what `kernels` returned, or nothing; they stand in for `w`, by which
+            there is no gradient then.
 
     Returns:
-        `[B, H, W, K]` in the dtype of `x`.
+        `[B, H, W, K]` in the dtype of `x`, rounded once.
     """
-    return _convolution.bind(x, w)
+    return _biased(x, w, b, *kernels)
 
 
 def kernels(x: jax.Array, w: jax.Array) -> list[jax.Array]:
@@ -77,11 +81,6 @@ def kernels(x: jax.Array, w: jax.Array) -> list[jax.Array]:
     One array, in float32, of up to four times as many elements as the kernel.
     """
     return [_kernels_now(w, x.shape)]
-
-
-def by_kernels(x: jax.Array, w: jax.Array, kernels: list[jax.Array]) -> jax.Array:
-    """Returns `conv3x3(x, w)` by what `kernels` returned. `w` has no gradient."""
-    return _by_kernels(x, jax.lax.stop_gradient(w), *kernels)
 
 
 def sum_over_pixels(x: jax.Array) -> jax.Array:
@@ -131,7 +130,7 @@ def _kernel_table(layout, algorithm, option):
             of(tiles.kernels, flipped=bool(option), **both),
         ),
         "convolve": (
-            ([4, 4, 1], [4]),
+            ([4, 4, 1, 1], [4]),
             of(tiles.convolve_pieces, **both),
             of(tiles.convolve, size=option, **both),
         ),
@@ -176,11 +175,17 @@ def _transformed(shape: Sequence[int], w: jax.Array, flipped: bool) -> jax.Array
     return _call("kernels", algorithm, flipped, panels_shape, jnp.float32, w)
 
 
-def _convolved(x: jax.Array, u: jax.Array, features: int) -> jax.Array:
+def _convolved(x: jax.Array, u: jax.Array, b: jax.Array) -> jax.Array:
     algorithm, blocks = _of_tiles(x.shape)
-    groups = max(1, min(u.shape[0], -(-_GROUPS // max(1, blocks))))
-    shape, groups = (*x.shape[:3], features), jnp.zeros(groups, jnp.int8)
-    return _call("convolve", algorithm, x.dtype.itemsize, shape, x.dtype, x, u, groups)
+    groups = jnp.zeros(max(1, min(u.shape[0], -(-_GROUPS // max(1, blocks)))), jnp.int8)
+    arguments = x, u, b.astype(jnp.float32), groups
+    shape = *x.shape[:3], len(b)
+    return _call("convolve", algorithm, x.dtype.itemsize, shape, x.dtype, *arguments)
+
+
+def _without_bias(x: jax.Array, w: jax.Array, *, flipped: bool) -> jax.Array:
+    b = jnp.zeros(w.shape[2 if flipped else 3], jnp.float32)
+    return _convolved(x, _transformed(x.shape, w, flipped), b)
 
 
 def _kernel_gradient(x: jax.Array, g: jax.Array) -> jax.Array:
@@ -229,9 +234,7 @@ def _operation(
     operation.def_impl(run)
 
     def abstract(first: Any, *rest: Any):
-        result = shape(first.shape, *(a.shape for a in rest))
-        sharding = first.sharding.update(spec=PartitionSpec(*[None] * len(result)))
-        return ShapedArray(result, first.dtype, sharding=sharding)
+        return _like(first, shape(first.shape, *(a.shape for a in rest)))
 
     operation.def_abstract_eval(abstract)
 
@@ -252,6 +255,12 @@ def _operation(
     return operation
 
 
+def _like(kind: Any, shape: tuple[int, ...]) -> ShapedArray:
+    """Returns the type of an array of some shape, otherwise like another."""
+    sharding = kind.sharding.update(spec=PartitionSpec(*[None] * len(shape)))
+    return ShapedArray(shape, kind.dtype, sharding=sharding)
+
+
 def _mapped(operation: Primitive, arrays: Sequence[Any], axes: Sequence[Any]):
     """Applies an operation to slice after slice of the arrays, for `jax.vmap`."""
     many = [
@@ -270,13 +279,13 @@ def _mapped(operation: Primitive, arrays: Sequence[Any], axes: Sequence[Any]):
 
 _convolution = _operation(
     "convolution_by_tiles",
-    lambda x, w: _convolved(x, _transformed(x.shape, w, False), w.shape[3]),
+    functools.partial(_without_bias, flipped=False),
     direct.plain,
     lambda x, w: (*x[:3], w[3]),
 )
 _input_gradient = _operation(
     "input_gradient_by_tiles",
-    lambda g, w: _convolved(g, _transformed(g.shape, w, True), w.shape[2]),
+    functools.partial(_without_bias, flipped=True),
     direct.by_flipped_kernel,
     lambda g, w: (*g[:3], w[2]),
 )
@@ -302,24 +311,50 @@ ad.defbilinear(
     lambda ct, x, g: _convolution.bind(x, ct),
 )
 
-_prepared_convolution = _operation(
-    "convolution_by_prepared_tiles",
-    lambda x, w, u: _convolved(x, u, w.shape[3]),
-    lambda x, w, u: direct.plain(x, w),
-    lambda x, w, _: (*x[:3], w[3]),
+_biased_convolution = _operation(
+    "convolution_by_tiles_with_bias",
+    lambda x, w, b, u=None: _convolved(
+        x, _transformed(x.shape, w, False) if u is None else u, b
+    ),
+    lambda x, w, b, *_: direct.plain(x, w) + b[None, None, None],
+    lambda x, w, *_: (*x[:3], w[3]),
 )
 
 
 @jax.custom_jvp
-def _by_kernels(x, w, u):
-    return _prepared_convolution.bind(x, w, u)
+def _biased(x, w, b, *prepared):
+    return _biased_convolution.bind(x, w, b, *prepared)
 
 
-@_by_kernels.defjvp
-def _by_kernels_jvp(primals, tangents):
-    _, w, _ = primals
-    return _by_kernels(*primals), _convolution.bind(tangents[0], w)
+@functools.partial(_biased.defjvp, symbolic_zeros=True)
+def _biased_jvp(primals, tangents):
+    x, w, *_ = primals
+    dx, dw, db, *_ = (None if type(t) is SymbolicZero else t for t in tangents)
+    y, parts = _biased(*primals), []
+    if dx is not None:
+        parts.append(_convolution.bind(dx, w))
+    if dw is not None:
+        parts.append(_convolution.bind(x, dw))
+    if db is not None:
+        parts.append(_spread.bind(db, pixels=y.shape[:3]))
+    return y, functools.reduce(jnp.add, parts) if parts else jnp.zeros_like(y)
 
+
+# `[K]` at each of so many pixels, such that its transpose is `_pixel_sum`.
+_spread = Primitive("bias_of_pixels")
+_spread_by_xla = lambda b, *, pixels: jnp.broadcast_to(b, (*pixels, len(b)))
+_spread.def_impl(_spread_by_xla)
+_spread.def_abstract_eval(lambda b, *, pixels: _like(b, (*pixels, *b.shape)))
+mlir.register_lowering(_spread, mlir.lower_fun(_spread_by_xla, multiple_results=False))
+ad.deflinear2(_spread, lambda ct, b, *, pixels: [_pixel_sum.bind(ct)])
+
+
+def _spread_mapped(arrays, axes, *, pixels):
+    (b,), (axis,) = arrays, axes
+    return jax.vmap(functools.partial(_spread_by_xla, pixels=pixels), axis)(b), 0
+
+
+batching.primitive_batchers[_spread] = _spread_mapped
 
 _pixel_sum = _operation(
     "sum_over_pixels",

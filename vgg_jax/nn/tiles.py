@@ -338,7 +338,7 @@ def convolve_pieces(
     registers: Registers,
 ) -> Int:
     """Returns the number of blocks of tiles, times that of groups of panels."""
-    x, _, groups = arguments
+    x, _, _, groups = arguments
     maps = _Maps(c, x, 4, algorithm.tile)
     return c.mul(c.ceil_div(maps.tiles, registers.tiles), groups.dims[0])
 
@@ -353,12 +353,12 @@ def convolve(
     registers: Registers,
     size: int,
 ) -> Iterator[Callable[[Int], None]]:
-    """Convolves: x `[B, H, W, C]`, panels, groups `[n]` -> `[B, H, W, K]`.
+    """Convolves: x `[B, H, W, C]`, panels, bias `[K]`, groups `[n]` -> `[B, H, W, K]`.
 
     The panels are computed in n groups, so that few tiles make several pieces. An
-    element of x and of the result has `size` bytes.
+    element of x and of the result has `size` bytes; the bias is float32.
     """
-    (x, u, groups), (y,) = arguments, results
+    (x, u, bias, groups), (y,) = arguments, results
     panels, _, padded, _ = u.dims
     group_count = groups.dims[0]
     vectors = c.div(padded, c.lanes)
@@ -417,8 +417,9 @@ def convolve(
                 ]
                 grid = _squared(values, algorithm.side)
                 values = _flat(_sandwich(c, algorithm.outputs, grid))
+                shift = c.load(bias.data, feature, mask)
                 for value, pixel in zip(values, _flat(pixels), strict=True):
-                    c.store(value, pixel, feature, mask, size)
+                    c.store(c.b.fadd(value, shift), pixel, feature, mask, size)
 
             for v in range(registers.vectors):
                 feature = c.add(c.mul(panel, panel_size), v * c.lanes)

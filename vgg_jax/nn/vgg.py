@@ -281,8 +281,8 @@ def prepared(
     >>> images = jax.numpy.zeros((1, 16, 16, 3))
     >>> variables = jax.jit(model.init)(jax.random.key(0), images)
     >>> ready = prepared(model, variables, (1, 16, 16))
-    >>> {name: len(of_layer["kernels"]) for name, of_layer in ready[PREPARED].items()}
-    {'conv1_2': 36}
+    >>> "conv1_2" in ready[PREPARED]
+    True
     """
     whole = isinstance(shape, Sequence) and all(isinstance(n, Integral) for n in shape)
     if not (whole and len(shape) == 3 and min(shape) > 0):
