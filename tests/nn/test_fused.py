@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec as P
 from vgg_jax import machine
 from vgg_jax import mesh as meshes
 from vgg_jax.nn import conv, direct, fused, tiles, winograd
-from vgg_jax.nn.pooling import max_pool
+from vgg_jax.nn.pooling import max_pool, pool2d
 
 pytestmark = [
     pytest.mark.usefixtures("cpu"),
@@ -164,6 +164,39 @@ def test_the_derivative_of_a_sum():
     found = jax.grad(lambda x: (fused.sum_over_pixels(x) ** 2).sum())(X)
     want = jnp.broadcast_to(2 * X.sum((0, 1, 2)), X.shape)
     np.testing.assert_allclose(found, want, rtol=1e-5)
+
+
+POOL = partial(pool2d, kind="max")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "shape", [(3, 6, 4, 17), (70, 2, 2, 64), (1, 8, 10, 33), (0, 4, 4, 3)], ids=str
+)
+def test_pools(shape, dtype):
+    """The bits of the form that `test_conv.py` holds to Flax's, with ties and NaN."""
+    x = jnp.asarray(RANDOM.integers(-1, 2, shape), dtype)
+    x = jnp.where(RANDOM.random(shape) < 0.05, jnp.asarray(jnp.nan, dtype), x)
+    g = normal(shape[0], shape[1] // 2, shape[2] // 2, shape[3], dtype=dtype)
+    program = jax.jit(lambda x: jax.vjp(POOL, x)[1](g) + (POOL(x),))
+    assert "vgg_jax_to_first_maximum" in program.lower(x).as_text()
+    want = jax.vjp(max_pool, x)[1](g) + (max_pool(x),)
+    exact = lambda tree: jax.tree.map(lambda a: np.asarray(a, np.float32), tree)
+    jax.tree.map(np.testing.assert_array_equal, exact(program(x)), exact(want))
+
+
+POOL_DERIVATIVES = {
+    "of a gradient": lambda f: jax.jvp(f, (X,), (MOVED[0],)),
+    "second": lambda f: jax.grad(lambda x: (f(x) ** 2).sum())(X),
+    "of each image": lambda f: jax.vmap(lambda x: f(x[None]))(X),
+}
+
+
+@pytest.mark.parametrize("name", POOL_DERIVATIVES)
+def test_derivatives_of_pools(name):
+    cubed = lambda pool: jax.grad(lambda x: (pool(x[:, :, :4]) ** 3).sum())
+    found, want = (POOL_DERIVATIVES[name](cubed(pool)) for pool in (POOL, max_pool))
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), found, want)
 
 
 def gradient(x, w):

@@ -9,6 +9,7 @@ code of this process.
 """
 
 import functools
+import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,8 @@ from vgg_jax.nn import direct
 if TYPE_CHECKING:
     from vgg_jax.nn.tiles import Algorithm, Registers
 
-_GROUPS = 8  # pieces at least, for the threads, where there is enough to do
+# Pieces at least, for the threads, where there is enough to do.
+_GROUPS = max(8, 2 * (os.cpu_count() or 1))
 
 
 def registers() -> "Registers":
@@ -83,6 +85,29 @@ def kernels(x: jax.Array, w: jax.Array) -> list[jax.Array]:
     return [_kernels_now(w, x.shape)]
 
 
+def max_pool(x: jax.Array) -> jax.Array:
+    """Returns the maximum of each 2x2 window, by XLA's FFI; `operation` makes it one.
+
+    Args:
+        x: `[B, H, W, C]`, which the kernels suit; H and W are even.
+
+    Returns:
+        `[B, H / 2, W / 2, C]`, NaN where a window has NaN.
+    """
+    batch, height, width, channels = x.shape
+    shape = batch, height // 2, width // 2, channels
+    return _call("max_pool", None, x.dtype.itemsize, shape, x.dtype, x)
+
+
+def to_first_maximum(x: jax.Array, g: jax.Array) -> jax.Array:
+    """Returns the gradient of `max_pool`, as it, from that of its result.
+
+    The first maximum of a window gets all of it, no pixel of one with NaN any.
+    """
+    size = x.dtype.itemsize
+    return _call("to_first_maximum", None, size, x.shape, x.dtype, x, g)
+
+
 def sum_over_pixels(x: jax.Array) -> jax.Array:
     """Sums `[B, H, W, C]` over all axes but the last, in float32: `[C]`, dtype of x."""
     return _pixel_sum.bind(x)
@@ -118,7 +143,7 @@ def _registered(
 
 def _kernel_table(layout, algorithm, option):
     """Returns (numbers of axes, number of pieces, what a piece is) by name."""
-    from vgg_jax.nn import sums, tiles
+    from vgg_jax.nn import sums, tiles, windows
 
     of = functools.partial
     both = {"algorithm": algorithm, "registers": layout}
@@ -140,6 +165,12 @@ def _kernel_table(layout, algorithm, option):
             of(tiles.by_kernel, size=option, **both),
         ),
         "sum": (([2], [2]), first_of_result, of(sums.over_pixels, size=option)),
+        "max_pool": (([4], [4]), windows.pieces, of(windows.maximum, size=option)),
+        "to_first_maximum": (
+            ([4, 4], [4]),
+            windows.pieces,
+            of(windows.to_first_maximum, size=option),
+        ),
     }
 
 
@@ -214,7 +245,7 @@ def _kernels_now(w, shape):
 # The operations
 
 
-def _operation(
+def operation(
     name: str,
     ours: Callable[..., jax.Array],
     xla: Callable[..., jax.Array],
@@ -277,19 +308,19 @@ def _mapped(operation: Primitive, arrays: Sequence[Any], axes: Sequence[Any]):
     return jax.lax.map(one, many), 0
 
 
-_convolution = _operation(
+_convolution = operation(
     "convolution_by_tiles",
     functools.partial(_without_bias, flipped=False),
     direct.plain,
     lambda x, w: (*x[:3], w[3]),
 )
-_input_gradient = _operation(
+_input_gradient = operation(
     "input_gradient_by_tiles",
     functools.partial(_without_bias, flipped=True),
     direct.by_flipped_kernel,
     lambda g, w: (*g[:3], w[2]),
 )
-_of_kernel = _operation(
+_of_kernel = operation(
     "kernel_gradient_by_tiles",
     _kernel_gradient,
     lambda x, g: direct.by_product(x, g, 3),
@@ -311,7 +342,7 @@ ad.defbilinear(
     lambda ct, x, g: _convolution.bind(x, ct),
 )
 
-_biased_convolution = _operation(
+_biased_convolution = operation(
     "convolution_by_tiles_with_bias",
     lambda x, w, b, u=None: _convolved(
         x, _transformed(x.shape, w, False) if u is None else u, b
@@ -356,7 +387,7 @@ def _spread_mapped(arrays, axes, *, pixels):
 
 batching.primitive_batchers[_spread] = _spread_mapped
 
-_pixel_sum = _operation(
+_pixel_sum = operation(
     "sum_over_pixels",
     _summed,
     lambda x: jnp.sum(x, (0, 1, 2), jnp.float32).astype(x.dtype),

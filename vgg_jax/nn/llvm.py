@@ -3,7 +3,7 @@
 llvmlite brings LLVM along, so that no compiler has to be there.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -145,6 +145,19 @@ class Code:
         b.branch(head)
         b.position_at_end(after)
         loop.carried = phis
+
+    def with_tail(self, rest: Int, emit: Callable[[Any | None], None]) -> None:
+        """Emits twice: for whole vectors, and for the last `rest`, which fill none.
+
+        Args:
+            rest: how many floats there are; as many as lanes, or more, are a vector.
+            emit: is given the mask of the last ones, or None.
+        """
+        with self.b.if_else(self.less(rest, self.lanes)) as (part, whole):
+            with part:
+                emit(self.mask(rest))
+            with whole:
+                emit(None)
 
     def call_pointer(self, function: Any, argument: Any) -> Any:
         """Calls a function by its address; it takes and returns an address."""

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from vgg_jax.errors import choose
+from vgg_jax.nn import fused
 from vgg_jax.nn.apart import apart
 from vgg_jax.nn.by_platform import by_platform
 
@@ -103,6 +104,11 @@ def _windows(x: jax.Array) -> jax.Array:
     return rows.reshape(batch, height, 2, width, 2, channels)
 
 
+def _is_fused(x: jax.Array) -> bool:
+    even = not (x.shape[1] % 2 or x.shape[2] % 2)
+    return even and fused.suits(x)
+
+
 @jax.custom_vjp
 def _max_pool_on_cpu(x: jax.Array) -> jax.Array:
     """`max_pool` with its gradient spelled out, the same bits.
@@ -115,15 +121,16 @@ def _max_pool_on_cpu(x: jax.Array) -> jax.Array:
     keep the output and look for it among them: XLA may compute it from what the pixels
     are made of, and so round it otherwise, and the gradient of a window is lost.
     """
-    return _maximum(x)
+    return _forward(x)[0]
 
 
 def _forward(x):
-    return _maximum(x), x
+    return _fused_maximum(x) if _is_fused(x) else _maximum(x), x
 
 
 def _backward(x, g):
-    return (_to_first_maximum(x, g),)
+    to_it = _fused_to_first_maximum if _is_fused(x) else _to_first_maximum
+    return (to_it(x, g),)
 
 
 @apart  # reads x, which the layer before keeps, rather than what x was made of
@@ -144,6 +151,37 @@ def _to_first_maximum(x, g):
 
 
 _max_pool_on_cpu.defvjp(_forward, _backward)
+
+_maximum_operation = fused.operation(
+    "max_pool_2x2",
+    fused.max_pool,
+    _maximum,
+    lambda x: (x[0], x[1] // 2, x[2] // 2, x[3]),
+)
+_gradient_operation = fused.operation(
+    "to_first_maximum_2x2", fused.to_first_maximum, _to_first_maximum, lambda x, g: x
+)
+
+
+@jax.custom_jvp
+def _fused_maximum(x):
+    return _maximum_operation.bind(x)
+
+
+@_fused_maximum.defjvp
+def _fused_maximum_jvp(primals, tangents):
+    return _fused_maximum(*primals), jax.jvp(max_pool, primals, tangents)[1]
+
+
+@jax.custom_jvp
+def _fused_to_first_maximum(x, g):
+    return _gradient_operation.bind(x, g)
+
+
+@_fused_to_first_maximum.defjvp
+def _fused_to_first_maximum_jvp(primals, tangents):
+    (x, g), (_, dg) = primals, tangents
+    return _fused_to_first_maximum(x, g), _to_first_maximum(x, dg)
 
 
 def _fast_max_pool(x: jax.Array) -> jax.Array:

@@ -162,15 +162,6 @@ def _squared(values: Sequence[Any], side: int) -> list[Sequence[Any]]:
     return [values[i * side : (i + 1) * side] for i in range(side)]
 
 
-def _with_tail(c: Code, rest: Int, emit: Callable[[Any | None], None]) -> None:
-    """Emits twice: for whole vectors, and for the last channels, which fill none."""
-    with c.b.if_else(c.less(rest, c.lanes)) as (part, whole):
-        with part:
-            emit(c.mask(rest))
-        with whole:
-            emit(None)
-
-
 class _Maps:
     """Maps `[B, H, W, C]`, and the tiles of them.
 
@@ -253,7 +244,7 @@ def _transform_tiles(
                 for p, value in enumerate(_flat(_sandwich(c, factors, grid))):
                     store(p, tile, vector, value)
 
-            _with_tail(c, c.beyond(maps.channels, channel), emit)
+            c.with_tail(c.beyond(maps.channels, channel), emit)
 
 
 @contextmanager
@@ -426,7 +417,7 @@ def convolve(
                 place = c.add(c.mul(tile, panel_size), v * c.lanes)
                 rest = c.beyond(outputs.channels, feature)
                 with c.b.if_then(c.less(0, rest)):
-                    _with_tail(c, rest, partial(emit, feature, place))
+                    c.with_tail(rest, partial(emit, feature, place))
 
     def piece(index):
         block, group = c.div(index, group_count), c.rem(index, group_count)
@@ -570,7 +561,7 @@ def by_kernel(
                 place = c.add(sums_at(panel, channel), v * c.lanes)
                 rest = c.beyond(features, feature)
                 with c.b.if_then(c.less(0, rest)):
-                    _with_tail(c, rest, partial(emit, feature, place))
+                    c.with_tail(rest, partial(emit, feature, place))
 
     def piece(index):
         group, channel_group = (f(index, channel_groups) for f in (c.div, c.rem))
