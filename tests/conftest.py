@@ -58,7 +58,7 @@ def without_kernels(cpu):
     yield from _without_kernels()
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["kernels", "XLA"])
+@pytest.fixture(params=[True, False], ids=["kernels", "XLA"])
 def kernels(request):
     """With our kernels, where this machine has them, and without."""
     if not request.param:

@@ -132,22 +132,26 @@ def compute_dtype(name: str) -> str:
     return "bfloat16" if onednn() else "float32"
 
 
-def compiler_options(dtype: DTypeLike, platform: str = "") -> dict[str, bool]:
+def compiler_options(
+    dtype: DTypeLike, platform: str = "", *, fused: bool = True
+) -> dict[str, bool]:
     """Returns the options with which `jax.jit` compiles a program of ours.
 
-    One in float32, or with kernels of our own (`nn/fused.py`), does without oneDNN on a
-    CPU, even where XLA_FLAGS turns it on: it gains nothing by it, and without it the
-    next start finds the program compiled.
+    One in float32, or whose convolutions are kernels of our own (`nn/fused.py`), does
+    without oneDNN on a CPU, even where XLA_FLAGS turns it on: it gains nothing by it,
+    and without it the next start finds the program compiled.
 
     Args:
         dtype: the type that the program computes in.
         platform: of the devices that it is compiled for; "": where JAX computes.
+        fused: whether its convolutions may be such kernels: it is not spread over
+            devices, and they are "auto".
 
     >>> compiler_options("bfloat16", "tpu")
     {}
     """
     name = jax.numpy.dtype(dtype).name
-    spared = name == "float32" or machine.has_fused(name)
+    spared = name == "float32" or (fused and machine.has_fused(name))
     if not spared or (platform or jax.default_backend()) != "cpu" or not onednn():
         return {}
     return {_ONEDNN_FLAG.decode(): False}

@@ -1,6 +1,8 @@
 """Which machine a program runs on, and what else a result of it depends on."""
 
+import ctypes
 import functools
+import logging
 import os
 import platform
 import shlex
@@ -13,6 +15,8 @@ from pathlib import Path
 import jax
 
 import vgg_jax
+
+_logger = logging.getLogger(__name__)
 
 _BFLOAT16_CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
 # Flag of /proc/cpuinfo -> what it is called here, the fastest first.
@@ -55,10 +59,36 @@ def cpu_kind() -> str:
 def fused_kind() -> str:
     """Returns what the kernels of `nn/fused.py` compute by here: "AVX512" or "AVX2".
 
-    "" where there are none: on other CPUs, and without llvmlite.
+    "" where there are none: on other CPUs, and without a llvmlite that works.
     """
     kind = _FUSED_KINDS.get(cpu_kind(), "")
-    return kind if find_spec("llvmlite") else ""
+    return kind if kind and _compiles() else ""
+
+
+@functools.cache  # once
+def _compiles() -> bool:
+    """Returns whether llvmlite is there and its code runs; says so if it does not."""
+    if not find_spec("llvmlite"):
+        return False
+    try:
+        from llvmlite import binding
+
+        binding.initialize_native_target()
+        binding.initialize_native_asmprinter()
+        target = binding.Target.from_default_triple().create_target_machine(jit=True)
+        module = binding.parse_assembly("define i32 @seven() { ret i32 7 }")
+        engine = binding.create_mcjit_compiler(module, target)
+        engine.finalize_object()
+        address = engine.get_function_address("seven")
+        return ctypes.CFUNCTYPE(ctypes.c_int32)(address)() == 7
+    except Exception as error:  # whatever a system forbids, or another version lacks
+        _logger.warning(
+            "llvmlite %s does not work here (%s): convolutions are XLA's, and slower; "
+            "pip install --upgrade 'vgg_jax[cpu]'",
+            version("llvmlite"),
+            error,
+        )
+        return False
 
 
 def has_fused(dtype: str) -> bool:

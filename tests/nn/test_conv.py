@@ -9,7 +9,7 @@ import pytest
 from flax import linen as nn
 
 from vgg_jax import machine
-from vgg_jax.nn import conv, pieces, pooling, relu, winograd
+from vgg_jax.nn import by_xla, conv, pieces, pooling, relu, winograd
 from vgg_jax.nn.architecture import CONFIGURATIONS
 from vgg_jax.nn.architecture import layers as network_layers
 
@@ -148,9 +148,9 @@ def test_large_batches_in_pieces(shape, dtype, without_kernels, monkeypatch):
 
 @pytest.fixture
 def f2_everywhere(cpu, without_kernels, monkeypatch):
-    monkeypatch.setattr(machine, "cpu_kind", lambda: conv.F2_KINDS[0])
-    monkeypatch.setattr(conv, "_MIN_F2_PIXELS", 1)
-    monkeypatch.setattr(conv, "_MIN_F2_PRODUCTS", 1)
+    monkeypatch.setattr(machine, "cpu_kind", lambda: by_xla.F2_KINDS[0])
+    monkeypatch.setattr(by_xla, "_MIN_F2_PIXELS", 1)
+    monkeypatch.setattr(by_xla, "_MIN_F2_PRODUCTS", 1)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_bfloat16_by_f2(shape, f2_everywhere):
 
 
 def direct_value(x, w, b):
-    return conv._add_bias(conv._DIRECT(x, w), b)
+    return conv._add_bias(by_xla._DIRECT(x, w), b)
 
 
 def test_large_batches_by_f2_in_pieces(f2_everywhere, monkeypatch):
@@ -202,9 +202,8 @@ def test_reference_sees_a_wrong_gradient():
     assert np.linalg.norm(got - want) > 10 * TOLERANCE["float32"] * np.linalg.norm(want)
 
 
-@pytest.mark.usefixtures("cpu")
 @pytest.mark.parametrize("implementation, used", [("auto", False), ("lax", True)])
-def test_small_float32_maps_avoid_lax_on_cpu(implementation, used):
+def test_small_float32_maps_avoid_lax_on_cpu(implementation, used, kernels):
     """XLA:CPU runs a 3x3 convolution of 2x2 maps 200x slower than the other layers."""
 
     def gradient(x, w):

@@ -80,6 +80,7 @@ SHAPES = [
     ((1, 3, 40, 17), 100),
     ((1, 8, 8, 64), 64),
     ((3, 4, 4, 16), 16),
+    ((0, 8, 8, 16), 5),
 ]
 
 
@@ -97,12 +98,14 @@ def test_passes(shape, features, dtype, tolerance, kind, monkeypatch):
 
 
 def test_bfloat16_is_rounded_once_and_to_even():
-    """One pixel's products are exact in float32; NaN and infinity stay."""
+    """With the bias. A pixel's products are exact in float32; NaN and infinity stay."""
     x = normal(4001, 1, 1, 1, dtype="bfloat16")
     x = x.at[:4, 0, 0, 0].set(jnp.asarray([jnp.nan, jnp.inf, -jnp.inf, 0.0], x.dtype))
     w = normal(3, 3, 1, 40, dtype="bfloat16")
+    b = normal(40, dtype="bfloat16")
     exact = np.asarray(x[:, 0], np.float32) * np.asarray(w[1, 1], np.float32)
-    y = jax.jit(fused.conv3x3)(x, w, jnp.zeros(40, x.dtype))
+    exact += np.asarray(b, np.float32)
+    y = jax.jit(fused.conv3x3)(x, w, b)
     found = np.asarray(y[:, 0, 0].astype(jnp.float32))
     want = np.asarray(jnp.asarray(exact).astype(jnp.bfloat16).astype(jnp.float32))
     np.testing.assert_array_equal(found, want[:, 0])
@@ -118,6 +121,12 @@ def test_sums_over_pixels(shape, dtype, tolerance):
     want = np.asarray(x, np.float64).sum((0, 1, 2))
     assert found.dtype == dtype
     np.testing.assert_allclose(np.asarray(found, np.float64), want, rtol=tolerance)
+
+
+def test_many_equal_numbers_are_summed():
+    """All in a row they would round the same way 25,000 times."""
+    x = jnp.full((100, 64, 64, 16), 0.1)
+    np.testing.assert_allclose(fused.sum_over_pixels(x), 100 * 64 * 64 * 0.1, rtol=5e-5)
 
 
 X, W, B = normal(2, 6, 5, 20), normal(3, 3, 20, 24), normal(24)
@@ -166,10 +175,35 @@ def test_the_derivative_of_a_sum():
     np.testing.assert_allclose(found, want, rtol=1e-5)
 
 
+def test_prepared_kernels_of_each_image():
+    call = jax.jit(jax.vmap(lambda x: fused.conv3x3(x[None], W, B, fused.kernel(X, W))))
+    np.testing.assert_allclose(call(X)[:, 0], plain(X, W, B), rtol=1e-4, atol=1e-4)
+
+
+def test_more_images_at_once_for_vmap():
+    """And not one after the other."""
+    mapped = jax.vmap(jax.grad(lambda x: fused.conv3x3(x[None], W, B).sum()))
+    assert "while" not in str(jax.make_jaxpr(mapped)(X))
+    assert "scan" not in str(jax.make_jaxpr(mapped)(X))
+
+
+def test_without_jit():
+    with jax.disable_jit():
+        found = fused.conv3x3(*ALL)
+    np.testing.assert_allclose(found, plain(*ALL), rtol=1e-4, atol=1e-4)
+
+
+def test_nan_is_found_by_the_debugger():
+    with jax.debug_nans(True), pytest.raises(FloatingPointError):
+        jax.block_until_ready(jax.jit(fused.conv3x3)(X * jnp.nan, W, B))
+
+
 POOL = partial(pool2d, kind="max")
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "dtype", [name for name in ("float32", "bfloat16") if machine.has_fused(name)]
+)
 @pytest.mark.parametrize(
     "shape", [(3, 6, 4, 17), (70, 2, 2, 64), (1, 8, 10, 33), (0, 4, 4, 3)], ids=str
 )
@@ -215,6 +249,24 @@ def test_they_are_in_a_program_of_this_machine_and_in_no_other():
             )
 
 
+def test_an_exported_program_has_the_fastest_of_XLA():
+    """Whose own convolution of 2x2 maps takes 200 times as long as the other layers."""
+    x, w = jnp.ones((4, 2, 2, 64)), jnp.ones((3, 3, 64, 64))
+    text = jax.export.export(jax.jit(gradient), platforms=["cpu"])(x, w).mlir_module()
+    assert "stablehlo.convolution" not in text
+
+
+def test_in_a_shard_map_whose_kernels_alone_vary():
+    """Under `check_vma`, the result varies as they do."""
+    mapped = jax.shard_map(
+        lambda x, w: conv.conv2d(x, w, jnp.zeros(w.shape[-1])),
+        mesh=meshes.over(1),
+        in_specs=(P(), P(None, None, None, ("data", "model"))),
+        out_specs=P(None, None, None, ("data", "model")),
+    )
+    np.testing.assert_allclose(mapped(X, W), direct.plain(X, W), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("checked", [False, True])
 def test_in_a_shard_map(checked):
     """With `check_vma`, whose rules the kernels do not know, XLA's are right too."""
@@ -231,7 +283,7 @@ def test_in_a_shard_map(checked):
 
 
 def test_calls_on_many_threads_have_the_same_bits():
-    """More calls at once than XLA has threads: none waits for another for ever."""
+    """None waits for another for ever."""
 
     @jax.jit
     def program(*arrays):
@@ -245,9 +297,29 @@ def test_calls_on_many_threads_have_the_same_bits():
             jax.tree.map(np.testing.assert_array_equal, found, first)
 
 
-def test_without_llvmlite_there_are_none(monkeypatch):
+@pytest.fixture
+def asked_anew():
+    machine._compiles.cache_clear()
+    yield
+    machine._compiles.cache_clear()
+
+
+def test_without_llvmlite_there_are_none(monkeypatch, asked_anew):
     monkeypatch.setattr(machine, "find_spec", lambda name: None)
     assert not machine.fused_kind() and not machine.has_fused("float32")
+
+
+def test_a_llvmlite_that_does_not_work_is_said_once(monkeypatch, caplog, asked_anew):
+    from llvmlite import binding  # there, where these tests run
+
+    def forbidden():
+        raise OSError("executable memory is forbidden")
+
+    monkeypatch.setattr(binding, "initialize_native_target", forbidden)
+    assert not machine.fused_kind() and not machine.fused_kind()
+    (record,) = caplog.records
+    assert "executable memory is forbidden" in record.getMessage()
+    assert "vgg_jax[cpu]" in record.getMessage()
 
 
 def test_amx_is_faster_in_bfloat16(monkeypatch):

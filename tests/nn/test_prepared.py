@@ -15,7 +15,7 @@ from vgg_jax.evaluation import of_network
 from vgg_jax.inference.predict import predictions
 from vgg_jax.interop.network import random
 from vgg_jax.interop.save import save
-from vgg_jax.nn import conv, vgg
+from vgg_jax.nn import by_xla, conv, vgg
 from vgg_jax.nn.vgg import VGG, prepared
 from vgg_jax.training import loop, score
 from vgg_jax.training.localisation import Boxed, BoxRegression, fine_tune
@@ -48,8 +48,10 @@ def counted(model, variables, images=IMAGES):
 @pytest.fixture(params=["float32", "bfloat16"])
 def dtype(request, kernels, monkeypatch):
     """Both types, bfloat16 by F(2x2) or kernels of our own, whatever the machine."""
-    monkeypatch.setattr(machine, "cpu_kind", lambda: conv.F2_KINDS[0])
-    return request.param
+    monkeypatch.setattr(machine, "cpu_kind", lambda: by_xla.F2_KINDS[0])
+    jax.clear_caches()
+    yield request.param
+    jax.clear_caches()
 
 
 def check_same(model, variables, ready, of):

@@ -17,7 +17,7 @@ import jax
 from rich.console import Console
 
 from vgg_jax import backend, machine
-from vgg_jax.nn.conv import F2_KINDS
+from vgg_jax.nn.by_xla import F2_KINDS
 
 # Kind of CPU -> type -> the training step's FLOP as a share of matrix products', where
 # nothing else runs: Winograd's direct arithmetic counts, so it may exceed 1

@@ -14,7 +14,7 @@ import jax
 from llvmlite import ir
 
 from vgg_jax.nn import llvm
-from vgg_jax.nn.llvm import I32, NULL, POINTER, VOID, Code, Int
+from vgg_jax.nn.llvm import I32, I64, NULL, POINTER, VOID, Code, Int
 
 _VERSION = 0, 5
 # Offsets in bytes, of XLA_FFI_CallFrame ...
@@ -126,9 +126,11 @@ def _emit_call(function, worker, lanes, ranks, pieces):
     room = c.room(5)
 
     def ask(what, *arguments):
+        """Calls a function of XLA's, and emits whether it succeeded."""
         for i, value in enumerate((8 * (2 + len(arguments)), 0, *arguments)):
             c.write(value, room, 8 * i)
-        c.call_pointer(c.read(api, what, POINTER), room)
+        error = c.call_pointer(c.read(api, what, POINTER), room)
+        return b.icmp_unsigned("==", error, NULL)
 
     threads = c.room(1)
     c.write(1, threads, 0)
@@ -141,12 +143,19 @@ def _emit_call(function, worker, lanes, ranks, pieces):
     c.write(c.read(api, _SET_FUTURE, POINTER), task, 8 * _SET)
     c.write(NULL, task, 8 * _FUTURE)
     with b.if_then(c.less(0, helpers)):
-        ask(_CREATE_FUTURE, 0)
-        future = c.read(room, 16, POINTER)
+        has_future = ask(_CREATE_FUTURE, 0)
+        future = b.select(has_future, c.read(room, 16, POINTER), NULL)
         c.write(future, task, 8 * _FUTURE)
         c.write(future, frame, _FUTURE_OUT)
         with c.loop(helpers):
-            ask(_SCHEDULE, context, worker, task)
+            # Where XLA has no help to give, this thread does all.
+            with b.if_else(has_future) as (with_help, alone):
+                with with_help:
+                    is_scheduled = ask(_SCHEDULE, context, worker, task)
+                    with b.if_then(b.not_(is_scheduled)):
+                        _leave(c, task)
+                with alone:
+                    _leave(c, task)
     b.call(worker, [task])
     b.ret(NULL)
 
@@ -186,7 +195,8 @@ def _emit_worker(function, lanes, ranks, body):
         b.append_basic_block(name) for name in ("begin", "head", "run", "end", "leave")
     )
     # A thread that comes when no piece is left makes nothing for one.
-    b.cbranch(c.less(c.read(task, 8 * _NEXT), count), begin, leave)
+    next_piece = b.load_atomic(c.at(task, _NEXT, 8), "monotonic", 8, typ=I64)
+    b.cbranch(c.less(next_piece, count), begin, leave)
     b.position_at_end(begin)
     with body(c, *buffers) as piece:
         b.branch(head)

@@ -9,7 +9,7 @@ code of this process.
 """
 
 import functools
-import os
+import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,13 +24,14 @@ from jax.sharding import AxisType, PartitionSpec
 from jax.typing import DTypeLike
 
 from vgg_jax import machine
-from vgg_jax.nn import direct
+from vgg_jax.nn import by_xla
 
 if TYPE_CHECKING:
     from vgg_jax.nn.tiles import Algorithm, Registers
 
-# Pieces at least, for the threads, where there is enough to do.
-_GROUPS = max(8, 2 * (os.cpu_count() or 1))
+# Pieces at least, where there is enough to do. Not as many as this machine has cores:
+# sums over them would have other bits elsewhere.
+_GROUPS = 16
 
 
 def registers() -> "Registers":
@@ -40,49 +41,59 @@ def registers() -> "Registers":
     return tiles.REGISTERS[machine.fused_kind()]
 
 
-def suits(x: jax.Array) -> bool:
-    """Returns whether maps like these are convolved and summed by the kernels.
+def suits(x: jax.Array, *others: jax.Array) -> bool:
+    """Returns whether maps `x` are convolved, summed and pooled by the kernels.
 
-    That is on one device, or on each inside `jax.shard_map(..., check_vma=False)`,
-    where `machine.has_fused` says so.
+    That is where `machine.has_fused` says so, and where no type says that an array is
+    spread over devices; inside `jax.shard_map` only with `check_vma=False`.
     """
-    kind = jax.typeof(x)
     return (
         x.dtype in (jnp.float32, jnp.bfloat16)
         and not is_symbolic_dim(x.shape[0])
-        and _is_whole(kind)
-        and not kind.mat.varying  # check_vma=True, of which these know nothing
+        and all(_is_whole(jax.typeof(a)) for a in (x, *others))
         and machine.has_fused(x.dtype.name)
     )
 
 
 def _is_whole(kind: Any) -> bool:
     """Whether arrays are whole on the device that computes, as far as types say."""
-    return all(axis == AxisType.Manual for axis in kind.sharding.mesh.axis_types)
+    if any(axis != AxisType.Manual for axis in kind.sharding.mesh.axis_types):
+        return False
+    # Of what varies, under `check_vma`, the operations below know nothing.
+    varying = getattr(getattr(kind, "mat", None), "varying", ())
+    return not (varying or getattr(kind, "vma", ()))
 
 
 def conv3x3(x: jax.Array, w: jax.Array, b: jax.Array, *kernels: jax.Array) -> jax.Array:
-    """Convolves with stride 1 and zero padding 1, and adds `b`, all in float32.
+    """Convolves with stride 1 and zero padding 1, and adds `b`; sums in float32.
 
     Args:
         x: `[B, H, W, C]`, which the kernels suit (`suits`).
         w: `[3, 3, C, K]`, dtype of `x`.
         b: `[K]`, dtype of `x`.
-        *kernels: what `kernels` returned, or nothing; they stand in for `w`, by which
-            there is no gradient then.
+        *kernels: what `kernel` returned, or nothing; the value is computed by it then.
 
     Returns:
-        `[B, H, W, K]` in the dtype of `x`, rounded once.
+        `[B, H, W, K]` in the dtype of `x`; by the kernels rounded once.
     """
     return _biased(x, w, b, *kernels)
 
 
-def kernels(x: jax.Array, w: jax.Array) -> list[jax.Array]:
+def kernel(x: jax.Array, w: jax.Array) -> jax.Array:
     """Returns what `conv3x3` computes of the kernel first, for inputs like `x`.
 
-    One array, in float32, of up to four times as many elements as the kernel.
+    That is in float32 and of four times as many elements as the kernel, more where
+    there are few channels. Of `x` only shape and type are read.
     """
-    return [_kernels_now(w, x.shape)]
+    return _kernel_now(w, tuple(x.shape))
+
+
+def made(prepared: Sequence[jax.Array], x: jax.Array, w: jax.Array) -> bool:
+    """Returns whether that is what `kernel` returned, for inputs like `x`."""
+    if len(prepared) != 1:
+        return False
+    expected = jax.eval_shape(_kernel_now, w, tuple(x.shape))
+    return (prepared[0].shape, prepared[0].dtype) == (expected.shape, expected.dtype)
 
 
 def max_pool(x: jax.Array) -> jax.Array:
@@ -116,8 +127,16 @@ def sum_over_pixels(x: jax.Array) -> jax.Array:
 # The kernels
 
 
+_registering = threading.Lock()  # XLA takes a name once
+
+
+def _registered(*kind: Any) -> str:
+    with _registering:
+        return _compiled(*kind)
+
+
 @functools.cache
-def _registered(
+def _compiled(
     what: str, layout: "Registers", algorithm: "Algorithm | None", option: int
 ) -> str:
     """Compiles a kernel, once, and returns the name that XLA knows it by.
@@ -224,7 +243,8 @@ def _kernel_gradient(x: jax.Array, g: jax.Array) -> jax.Array:
 
     algorithm, blocks = _of_tiles(x.shape)
     channels, features = x.shape[-1], g.shape[-1]
-    groups = max(1, min(blocks, -(-_GROUPS // -(-channels // tiles.GROUP))))
+    channel_groups = max(1, -(-channels // tiles.GROUP))
+    groups = max(1, min(blocks, -(-_GROUPS // channel_groups)))
     shape = groups, 9, channels, features
     dw = _call("by_kernel", algorithm, x.dtype.itemsize, shape, jnp.float32, x, g)
     return dw.sum(0).reshape(3, 3, channels, features).astype(x.dtype)
@@ -238,7 +258,7 @@ def _summed(x: jax.Array) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def _kernels_now(w, shape):
+def _kernel_now(w, shape):
     return _transformed(shape, w, flipped=False)
 
 
@@ -250,6 +270,7 @@ def operation(
     ours: Callable[..., jax.Array],
     xla: Callable[..., jax.Array],
     shape: Callable[..., tuple[int, ...]],
+    maps: int = 1,
 ) -> Primitive:
     """Returns an operation of JAX: `ours` in a program for one CPU here, else `xla`.
 
@@ -259,10 +280,18 @@ def operation(
         xla: the same by XLA alone.
         shape: of the shapes of all arrays to that of the result, which has the type
             of the first.
+        maps: how many arrays, the first, have a batch of images as their first axis, as
+            the result then has; 0: none.
     """
     operation = Primitive(name)
     run = jax.jit(operation.bind)
-    operation.def_impl(run)
+
+    def compute(*arrays: jax.Array) -> jax.Array:
+        # Either would bind the operation again, and so come back here for ever.
+        with jax.disable_jit(False), jax.debug_nans(False):
+            return run(*arrays)
+
+    operation.def_impl(compute)
 
     def abstract(first: Any, *rest: Any):
         return _like(first, shape(first.shape, *(a.shape for a in rest)))
@@ -271,18 +300,19 @@ def operation(
 
     def lowered(context: Any, *operands: Any):
         module, (first, *_) = context.module_context, context.avals_in
-        is_one = getattr(module.axis_context, "num_devices", 1) == 1
+        is_one = getattr(module.axis_context, "num_devices", 0) == 1
         is_apart = first.sharding.mesh.axis_names and _is_whole(first)
         is_here = (
             (is_one or is_apart)
             and tuple(module.platforms) == ("cpu",)
-            and not module.lowering_parameters.for_export
+            and not getattr(module.lowering_parameters, "for_export", True)
         )
         chosen = mlir.lower_fun(ours if is_here else xla, multiple_results=False)
         return chosen(context, *operands)
 
     mlir.register_lowering(operation, lowered)
-    batching.primitive_batchers[operation] = functools.partial(_mapped, operation)
+    mapped = functools.partial(_mapped, operation, maps)
+    batching.primitive_batchers[operation] = mapped
     return operation
 
 
@@ -292,39 +322,65 @@ def _like(kind: Any, shape: tuple[int, ...]) -> ShapedArray:
     return ShapedArray(shape, kind.dtype, sharding=sharding)
 
 
-def _mapped(operation: Primitive, arrays: Sequence[Any], axes: Sequence[Any]):
-    """Applies an operation to slice after slice of the arrays, for `jax.vmap`."""
-    many = [
-        jnp.moveaxis(array, axis, 0)
+def _mapped(
+    operation: Primitive, maps: int, arrays: Sequence[Any], axes: Sequence[Any]
+) -> tuple[jax.Array, int]:
+    """Applies an operation to all slices of arrays, for `jax.vmap`.
+
+    Where all of its maps are sliced and nothing else, as more images at once.
+    """
+    are_sliced = [axis is not None for axis in axes]
+    moved = [
+        array if axis is None else jnp.moveaxis(array, axis, 0)
         for array, axis in zip(arrays, axes, strict=True)
-        if axis is not None
     ]
+    if maps and are_sliced == [i < maps for i in range(len(arrays))]:
+        count, batch = moved[0].shape[:2]
+        images = [a.reshape(-1, *a.shape[2:]) for a in moved[:maps]]
+        result = operation.bind(*images, *moved[maps:])
+        return result.reshape(count, batch, *result.shape[1:]), 0
 
     def one(slices):
         rest = iter(slices)
-        pairs = zip(arrays, axes, strict=True)
-        return operation.bind(*(a if n is None else next(rest) for a, n in pairs))
+        pairs = zip(moved, are_sliced, strict=True)
+        return operation.bind(*(next(rest) if sliced else a for a, sliced in pairs))
 
-    return jax.lax.map(one, many), 0
+    sliced = [a for a, is_sliced in zip(moved, are_sliced, strict=True) if is_sliced]
+    return jax.lax.map(one, sliced), 0
+
+
+def _by_xla(x, w):
+    return by_xla.algorithm(x, w)(x, w)
+
+
+def _input_gradient_by_xla(g, w):
+    x = jnp.zeros((*g.shape[:3], w.shape[2]), g.dtype)
+    return jax.vjp(lambda x: _by_xla(x, w), x)[1](g)[0]
+
+
+def _kernel_gradient_by_xla(x, g):
+    w = jnp.zeros((3, 3, x.shape[3], g.shape[3]), x.dtype)
+    return jax.vjp(lambda w: _by_xla(x, w), w)[1](g)[0]
 
 
 _convolution = operation(
     "convolution_by_tiles",
     functools.partial(_without_bias, flipped=False),
-    direct.plain,
+    _by_xla,
     lambda x, w: (*x[:3], w[3]),
 )
 _input_gradient = operation(
     "input_gradient_by_tiles",
     functools.partial(_without_bias, flipped=True),
-    direct.by_flipped_kernel,
+    _input_gradient_by_xla,
     lambda g, w: (*g[:3], w[2]),
 )
 _of_kernel = operation(
     "kernel_gradient_by_tiles",
     _kernel_gradient,
-    lambda x, g: direct.by_product(x, g, 3),
+    _kernel_gradient_by_xla,
     lambda x, g: (3, 3, x[3], g[3]),
+    maps=0,
 )
 ad.defbilinear(
     _convolution,
@@ -347,7 +403,7 @@ _biased_convolution = operation(
     lambda x, w, b, u=None: _convolved(
         x, _transformed(x.shape, w, False) if u is None else u, b
     ),
-    lambda x, w, b, *_: direct.plain(x, w) + b[None, None, None],
+    lambda x, w, b, *_: _by_xla(x, w) + b[None, None, None],
     lambda x, w, *_: (*x[:3], w[3]),
 )
 
@@ -392,5 +448,6 @@ _pixel_sum = operation(
     _summed,
     lambda x: jnp.sum(x, (0, 1, 2), jnp.float32).astype(x.dtype),
     lambda x: (x[3],),
+    maps=0,
 )
 ad.deflinear2(_pixel_sum, lambda ct, x: [jnp.broadcast_to(ct, x.aval.shape)])

@@ -159,7 +159,11 @@ _maximum_operation = fused.operation(
     lambda x: (x[0], x[1] // 2, x[2] // 2, x[3]),
 )
 _gradient_operation = fused.operation(
-    "to_first_maximum_2x2", fused.to_first_maximum, _to_first_maximum, lambda x, g: x
+    "to_first_maximum_2x2",
+    fused.to_first_maximum,
+    _to_first_maximum,
+    lambda x, g: x,
+    maps=2,
 )
 
 

@@ -26,12 +26,13 @@ def over_pixels(
         with c.loop(channels, step=c.lanes) as over_vectors:
             channel = over_vectors.index
             mask = c.mask(c.sub(channels, channel))
-            total = c.load(out, channel, mask)
-            with c.loop(stop, total, start=first) as over_rows:
+            # Few sums at a time: all of them in a row would round the same way.
+            with c.loop(stop, c.zero(), start=first) as over_rows:
                 place = c.add(c.mul(over_rows.index, channels), channel)
                 value = c.load(x.data, place, mask, size)
                 over_rows.carried = [c.b.fadd(over_rows.carried[0], value)]
-            c.store(over_rows.carried[0], out, channel, mask)
+            total = c.b.fadd(c.load(out, channel, mask), over_rows.carried[0])
+            c.store(total, out, channel, mask)
 
     def piece(group):
         out = c.at(y.data, c.mul(group, channels))

@@ -43,7 +43,9 @@ def check(
         dtype=str(model.dtype),
         remat=model.remat,
         shards=config.shards // mesh.size,
-        fused=_on_cpu(mesh) and machine.has_fused(str(model.dtype)),
+        fused=_on_cpu(mesh)
+        and model.conv == "auto"
+        and machine.has_fused(str(model.dtype)),
     )
     parameters = cost.total(rows).params
     state -= placement.spared(
