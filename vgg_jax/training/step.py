@@ -418,7 +418,7 @@ def compiled(
         scores,
         in_shardings=(weights, spread),
         out_shardings=(whole, spread),
-        compiler_options=options(fused=False),
+        compiler_options=options(fused=may_fuse and recipe.shards > 1),
     )
     return train, evaluate
 
