@@ -139,6 +139,10 @@ _STAGE_WORK = {
     "float32": _StageWork(1.2, 0.45, 5.9, 0.8, 1.25),
     "bfloat16": _StageWork(0.8, 0.5, 2.3, 1.55, 0.4),
 }
+_FUSED_STAGE_WORK = {
+    "float32": _StageWork(0.2, 0.1, 8.8, 0.65, 0.8),
+    "bfloat16": _StageWork(1.85, 0.25, 4.8, 0, 0.7),
+}
 
 
 def training_bytes(
@@ -152,10 +156,10 @@ def training_bytes(
 ) -> TrainingBytes:
     """Estimates the memory that a training step takes.
 
-    Of XLA's plans with our kernels it is -14% to +14%. Without them, for two kinds of
-    CPU, it was -13% to +22%, and -16% to +40% where
-    stages are computed again; beyond 16% only for D at 32 px with a batch of 32
-    (`benchmarks.memory`). Of those for GPUs and TPUs, whose convolutions work
+    Of XLA's plans with our kernels it is within 16%. Without them, for two kinds of
+    CPU, it was -13% to +22%, and -16% to +40% where stages are computed again; beyond
+    16% only for D at 32 px with a batch of 32 (`benchmarks.memory`). Of those for GPUs
+    and TPUs, whose convolutions work
     otherwise, it is no more than an idea.
 
     Args:
@@ -176,7 +180,8 @@ def training_bytes(
     levels = max(shards, 1).bit_length() - 1  # two sums at each of the tree
     copies = 2 + 2 * levels  # the weights, the velocity, and those sums
     if remat == "stage":
-        worked = _most_of_a_stage(rows, value, _STAGE_WORK[dtype])
+        stage_work = (_FUSED_STAGE_WORK if fused else _STAGE_WORK)[dtype]
+        worked = _most_of_a_stage(rows, value, stage_work)
         copies += levels > 0
     else:
         work = (_FUSED_WORK if fused else _WORK)[dtype]
