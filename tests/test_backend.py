@@ -98,24 +98,21 @@ def test_this_jaxlib_knows_the_flag_and_no_nonsense():
 
 
 @pytest.mark.parametrize(
-    "device, hardware, kernels, flags, dtype, warned",
+    "device, hardware, flags, dtype, warned",
     [
-        ("gpu", False, False, "", "bfloat16", False),
-        ("cpu", False, False, "", "float32", False),
-        ("cpu", False, True, "", "float32", False),
-        ("cpu", True, False, f"{FLAG}=true", "bfloat16", False),
-        ("cpu", True, False, f"--xla_dump_to= {FLAG}", "bfloat16", False),
-        ("cpu", True, False, f"{FLAG}=false", "float32", False),  # the user's choice
-        ("cpu", True, False, "--xla_dump_to=", "float32", True),
-        ("cpu", True, True, "--xla_dump_to=", "bfloat16", False),
+        ("gpu", False, "", "bfloat16", False),
+        ("cpu", False, "", "float32", False),
+        ("cpu", True, f"{FLAG}=true", "bfloat16", False),
+        ("cpu", True, f"--xla_dump_to= {FLAG}", "bfloat16", False),
+        ("cpu", True, f"{FLAG}=false", "float32", False),  # the user's choice
+        ("cpu", True, "--xla_dump_to=", "float32", True),
     ],
 )
 def test_auto_is_the_fast_type(
-    device, hardware, kernels, flags, dtype, warned, monkeypatch, caplog
+    device, hardware, flags, dtype, warned, monkeypatch, caplog
 ):
     monkeypatch.setattr(backend.jax, "default_backend", lambda: device)
     monkeypatch.setattr(machine, "has_bfloat16", lambda: hardware)
-    monkeypatch.setattr(machine, "has_fused", lambda dtype: kernels)
     monkeypatch.setenv("XLA_FLAGS", flags)
     backend._warn_of_slow_bfloat16.cache_clear()
     assert [backend.compute_dtype("auto") for _ in range(2)] == [dtype, dtype]
@@ -123,18 +120,16 @@ def test_auto_is_the_fast_type(
 
 
 @pytest.mark.parametrize(
-    "device, flags, dtype, kernels, off",
+    "device, flags, dtype, off",
     [
-        ("cpu", f"{FLAG}=true", "float32", False, True),
-        ("cpu", f"{FLAG}=true", jax.numpy.bfloat16, False, False),
-        ("cpu", f"{FLAG}=true", jax.numpy.bfloat16, True, True),
-        ("cpu", f"{FLAG}=false", "float32", False, False),
-        ("cpu", "", "float32", False, False),
-        ("gpu", f"{FLAG}=true", "float32", False, False),
+        ("cpu", f"{FLAG}=true", "float32", True),
+        ("cpu", f"{FLAG}=true", jax.numpy.bfloat16, False),
+        ("cpu", f"{FLAG}=false", "float32", False),
+        ("cpu", "", "float32", False),
+        ("gpu", f"{FLAG}=true", "float32", False),
     ],
 )
-def test_what_does_without_onednn(device, flags, dtype, kernels, off, monkeypatch):
-    monkeypatch.setattr(machine, "has_fused", lambda dtype: kernels)
+def test_float32_does_without_onednn(device, flags, dtype, off, monkeypatch):
     monkeypatch.setattr(backend.jax, "default_backend", lambda: device)
     monkeypatch.setenv("XLA_FLAGS", flags)
     assert backend.compiler_options(dtype) == ({FLAG[2:]: False} if off else {})
@@ -169,7 +164,7 @@ def test_a_level_in_the_environment_wins(monkeypatch):
 
 LATE = """
 from vgg_jax import backend, machine
-machine.has_bfloat16, machine.has_fused = lambda: True, lambda dtype: False
+machine.has_bfloat16 = lambda: True
 before = backend._started()
 import jax
 cpus = jax.config.jax_num_cpu_devices
@@ -192,7 +187,7 @@ def test_too_late_is_said():
 OLD_JAXLIB = """
 from vgg_jax import backend, machine
 from vgg_jax.cli import command
-machine.has_bfloat16, machine.has_fused = lambda: True, lambda dtype: False
+machine.has_bfloat16 = lambda: True
 backend._jaxlib_contains = lambda text: False
 command.main(["summary", "--config=configs/quickstart.py", "--format=json"])
 """

@@ -112,9 +112,8 @@ def compute_dtype(name: str) -> str:
     """Returns the type that "auto" stands for on this machine; other names stay.
 
     "auto" is bfloat16 on GPU, TPU and CPUs that multiply it in hardware (AVX512_BF16,
-    AMX), float32 elsewhere. Without oneDNN (`configure`) and kernels of our own
-    (`nn/fused.py`) bfloat16 would be slow on such a CPU: "auto" is float32 then, and a
-    warning is logged unless XLA_FLAGS says so.
+    AMX), float32 elsewhere. Without oneDNN (`configure`) bfloat16 would be slow on such
+    a CPU: "auto" is float32 then, and a warning is logged unless XLA_FLAGS says so.
 
     >>> compute_dtype("float32")
     'float32'
@@ -125,34 +124,28 @@ def compute_dtype(name: str) -> str:
         return "bfloat16"
     if not machine.has_bfloat16():
         return "float32"
-    if machine.has_fused("bfloat16"):
-        return "bfloat16"
     if onednn() is None:
         _warn_of_slow_bfloat16()
     return "bfloat16" if onednn() else "float32"
 
 
-def compiler_options(
-    dtype: DTypeLike, platform: str = "", *, fused: bool = True
-) -> dict[str, bool]:
+def compiler_options(dtype: DTypeLike, platform: str = "") -> dict[str, bool]:
     """Returns the options with which `jax.jit` compiles a program of ours.
 
-    One in float32, or whose convolutions are kernels of our own (`nn/fused.py`), does
-    without oneDNN on a CPU, even where XLA_FLAGS turns it on: it gains nothing by it,
-    and without it the next start finds the program compiled.
+    One in float32 does without oneDNN on a CPU, even where XLA_FLAGS turns it on: it
+    gains nothing by it, and without it the next start finds the program compiled. Not
+    one in bfloat16, not even with kernels of our own (`nn/fused.py`): without oneDNN
+    jaxlib 0.12 computes NaN in some, as in logits averaged over two views.
 
     Args:
         dtype: the type that the program computes in.
         platform: of the devices that it is compiled for; "": where JAX computes.
-        fused: whether its convolutions may be such kernels: it is not spread over
-            devices, and they are "auto".
 
-    >>> compiler_options("bfloat16", "tpu")
+    >>> compiler_options("bfloat16")
     {}
     """
-    name = jax.numpy.dtype(dtype).name
-    spared = name == "float32" or (fused and machine.has_fused(name))
-    if not spared or (platform or jax.default_backend()) != "cpu" or not onednn():
+    single = jax.numpy.dtype(dtype) == jax.numpy.float32
+    if not single or (platform or jax.default_backend()) != "cpu" or not onednn():
         return {}
     return {_ONEDNN_FLAG.decode(): False}
 

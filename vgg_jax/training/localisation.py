@@ -204,8 +204,7 @@ def _begun(network: Network, task: _Task) -> _State:
 
 @functools.lru_cache(8)
 def _compiled(task: _Task) -> Callable[..., tuple[_State, jax.Array]]:
-    may_fuse = task.model.conv == "auto"
-    options = backend.compiler_options(task.model.dtype, fused=may_fuse)
+    options = backend.compiler_options(task.model.dtype)
     update = partial(_updated, task)
     return jax.jit(update, donate_argnums=0, compiler_options=options)
 

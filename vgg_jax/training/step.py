@@ -387,9 +387,8 @@ def compiled(
     made_step, scored_step = for_it(train_step), for_it(eval_step)
     mesh = mesh or meshes.over(1)
     platform = mesh.devices.flat[0].platform
-    may_fuse = recipe.model.conv == "auto"
-    options = partial(backend.compiler_options, recipe.model.dtype, platform)
-    jit = partial(jax.jit, compiler_options=options(fused=may_fuse))
+    options = backend.compiler_options(recipe.model.dtype, platform)
+    jit = partial(jax.jit, compiler_options=options)
     if mesh.size == 1:
         train = jit(partial(made_step, recipe, mesh=mesh), donate_argnums=0)
         return train, jit(partial(scored_step, recipe, mesh=mesh))
@@ -414,11 +413,8 @@ def compiled(
             TrainingBatch(spread, spread, spread, whole),
         ),
     )
-    evaluate = jax.jit(
-        scores,
-        in_shardings=(weights, spread),
-        out_shardings=(whole, spread),
-        compiler_options=options(fused=may_fuse and recipe.shards > 1),
+    evaluate = jit(
+        scores, in_shardings=(weights, spread), out_shardings=(whole, spread)
     )
     return train, evaluate
 
