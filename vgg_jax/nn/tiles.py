@@ -247,6 +247,18 @@ def _transform_tiles(
             c.with_tail(c.beyond(maps.channels, channel), emit)
 
 
+def _storer(
+    c: Code, registers: Registers, v_at: Any, plane: Int
+) -> Callable[[int, Int, Int, Any], None]:
+    """Returns what stores transformed inputs, `[products, vectors, tiles, lanes]`."""
+
+    def store(p, tile, vector, value):
+        place = c.mul(c.add(c.mul(vector, registers.tiles), tile), c.lanes)
+        c.store(value, v_at, c.add(c.mul(p, plane), place))
+
+    return store
+
+
 @contextmanager
 def kernels(
     c: Code,
@@ -367,9 +379,7 @@ def convolve(
     )
     c.clear(nothing, padded)
 
-    def store_tile(p, tile, vector, value):
-        place = c.mul(c.add(c.mul(vector, tiles), tile), c.lanes)
-        c.store(value, v_at, c.add(c.mul(p, plane_v), place))
+    store_tile = _storer(c, registers, v_at, plane_v)
 
     def multiply(panel, count):
         with c.loop(products) as over_products:
@@ -495,9 +505,7 @@ def by_kernel(
     )
     c.clear(nothing, zeros)
 
-    def store_tile(p, tile, vector, value):
-        place = c.mul(c.add(c.mul(vector, tiles), tile), c.lanes)
-        c.store(value, v_at, c.add(p * plane_v, place))
+    store_tile = _storer(c, registers, v_at, plane_v)
 
     def store_cotangent(p, tile, vector, value):
         panel, v = (f(vector, registers.vectors) for f in (c.div, c.rem))
