@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 
 from vgg_jax import machine
 from vgg_jax import mesh as meshes
-from vgg_jax.nn import conv, direct, fused, tiles, winograd
+from vgg_jax.nn import algorithms, conv, direct, fused, winograd
 from vgg_jax.nn.pooling import max_pool, pool2d
 
 pytestmark = [
@@ -33,12 +33,12 @@ def product(factors):
 
 
 def test_factors_are_those_of_winograd():
-    ours = (tiles.F4.inputs, tiles.F4.kernel, tiles.F4.outputs)
+    ours = (algorithms.F4.inputs, algorithms.F4.kernel, algorithms.F4.outputs)
     for factors, matrix in zip(ours, winograd.F4[1:], strict=True):
         np.testing.assert_array_equal(product(factors), matrix)
 
 
-@pytest.mark.parametrize("algorithm", tiles.ALGORITHMS, ids=lambda a: a.name)
+@pytest.mark.parametrize("algorithm", algorithms.ALGORITHMS, ids=lambda a: a.name)
 def test_algorithms_are_convolutions(algorithm):
     """Of a row of `tile` outputs, in float64; nothing is outside of a pair."""
     d, g = RANDOM.normal(size=algorithm.seen), RANDOM.normal(size=3)
@@ -84,7 +84,7 @@ SHAPES = [
 ]
 
 
-@pytest.mark.parametrize("kind", tiles.REGISTERS)
+@pytest.mark.parametrize("kind", algorithms.REGISTERS)
 @pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-5), ("bfloat16", 3e-3)])
 @pytest.mark.parametrize("shape, features", SHAPES, ids=str)
 def test_passes(shape, features, dtype, tolerance, kind, monkeypatch):

@@ -27,7 +27,7 @@ from vgg_jax import machine
 from vgg_jax.nn import by_xla
 
 if TYPE_CHECKING:
-    from vgg_jax.nn.tiles import Algorithm, Registers
+    from vgg_jax.nn.algorithms import Algorithm, Registers
 
 # Pieces at least, where there is enough to do. Not as many as this machine has cores:
 # sums over them would have other bits elsewhere.
@@ -36,9 +36,9 @@ _GROUPS = 16
 
 def registers() -> "Registers":
     """Returns the layout of products that this CPU's kernels have."""
-    from vgg_jax.nn import tiles
+    from vgg_jax.nn import algorithms
 
-    return tiles.REGISTERS[machine.fused_kind()]
+    return algorithms.REGISTERS[machine.fused_kind()]
 
 
 def suits(x: jax.Array, *others: jax.Array) -> bool:
@@ -162,7 +162,7 @@ def _compiled(
 
 def _kernel_table(layout, algorithm, option):
     """Returns (numbers of axes, number of pieces, what a piece is) by name."""
-    from vgg_jax.nn import sums, tiles, windows
+    from vgg_jax.nn import sums, tile_convolution, tile_gradient, tile_kernels, windows
 
     of = functools.partial
     both = {"algorithm": algorithm, "registers": layout}
@@ -171,17 +171,17 @@ def _kernel_table(layout, algorithm, option):
         "kernels": (
             ([4], [4]),
             first_of_result,
-            of(tiles.kernels, flipped=bool(option), **both),
+            of(tile_kernels.kernels, flipped=bool(option), **both),
         ),
         "convolve": (
             ([4, 4, 1, 1], [4]),
-            of(tiles.convolve_pieces, **both),
-            of(tiles.convolve, size=option, **both),
+            of(tile_convolution.convolve_pieces, **both),
+            of(tile_convolution.convolve, size=option, **both),
         ),
         "by_kernel": (
             ([4, 4], [4]),
-            of(tiles.by_kernel_pieces, **both),
-            of(tiles.by_kernel, size=option, **both),
+            of(tile_gradient.by_kernel_pieces, **both),
+            of(tile_gradient.by_kernel, size=option, **both),
         ),
         "sum": (([2], [2]), first_of_result, of(sums.over_pixels, size=option)),
         "max_pool": (([4], [4]), windows.pieces, of(windows.maximum, size=option)),
@@ -208,10 +208,10 @@ def _call(
 
 def _of_tiles(shape: Sequence[int]) -> tuple["Algorithm", int]:
     """Returns the algorithm for maps `[B, H, W, C]`, and how many blocks of tiles."""
-    from vgg_jax.nn import tiles
+    from vgg_jax.nn import algorithms
 
     batch, height, width, _ = shape
-    algorithm = tiles.PAIRS if max(height, width) <= 2 else tiles.F4
+    algorithm = algorithms.PAIRS if max(height, width) <= 2 else algorithms.F4
     count = batch * -(-height // algorithm.tile) * -(-width // algorithm.tile)
     return algorithm, -(-count // registers().tiles)
 
@@ -239,11 +239,11 @@ def _without_bias(x: jax.Array, w: jax.Array, *, flipped: bool) -> jax.Array:
 
 
 def _kernel_gradient(x: jax.Array, g: jax.Array) -> jax.Array:
-    from vgg_jax.nn import tiles
+    from vgg_jax.nn import algorithms
 
     algorithm, blocks = _of_tiles(x.shape)
     channels, features = x.shape[-1], g.shape[-1]
-    channel_groups = max(1, -(-channels // tiles.GROUP))
+    channel_groups = max(1, -(-channels // algorithms.GROUP))
     groups = max(1, min(blocks, -(-_GROUPS // channel_groups)))
     shape = groups, 9, channels, features
     dw = _call("by_kernel", algorithm, x.dtype.itemsize, shape, jnp.float32, x, g)
