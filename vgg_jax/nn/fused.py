@@ -1,7 +1,8 @@
 """Convolution and sums on CPU by kernels of our own, where llvmlite is there.
 
-Each pass of a 3x3 convolution (`tiles.py`) is an operation of JAX that is linear in
-both arguments, so that its derivatives, of any order and mode, are made of the three.
+Each pass of a 3x3 convolution (`tile_convolution.py`, `tile_gradient.py`) is an
+operation of JAX that is linear in both arguments, so that its derivatives, of any order
+and mode, are made of the three.
 
 The operations are these kernels in a program for one CPU that is compiled here. In one
 that is exported, or spread over devices, they are XLA's own: the kernels are machine

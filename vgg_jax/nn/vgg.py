@@ -264,8 +264,9 @@ def prepared(
     """Returns variables for many calls with images of one shape; not for training.
 
     They are `cast`; and a collection of their own, `PREPARED`, has what convolutions on
-    a CPU compute of their kernels first, in up to four times their memory. Images of
-    another shape are right too, and take their time.
+    a CPU compute of their kernels first: four times as many numbers and more, which may
+    be float32 where the network computes in bfloat16. Images of another shape are right
+    too, and take their time.
 
     Args:
         model: the network.
