@@ -17,6 +17,11 @@ from vgg_jax import files, machine, memory
 
 # Sends bfloat16 convolutions on CPU to oneDNN (`benchmarks/layers.py`).
 _ONEDNN_FLAG = b"xla_cpu_experimental_onednn_custom_call"
+# What XLA:CPU leaves to YNN: products, and by default sums too. jaxlib 0.11 to 0.12.0.1
+# returns nonsense for two sums that YNN adds, of bfloat16 maps over their middle axes:
+# sum(max(x, 0), (1, 2)) + sum(max(-x, 0), (1, 2)), say (`tests/test_backend.py`).
+_YNN_FLAG = "xla_cpu_experimental_ynn_fusion_type"
+_YNN_PRODUCTS = b"LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
 _CACHE_BYTES = 2_000_000_000  # of compiled programs; least recently used out first
 # Seconds of compilation: JAX looks at every program of the cache before it adds one,
 # for 0.4 seconds where there are 5,000; most are compiled in a twentieth of that.
@@ -35,6 +40,8 @@ def configure() -> None:
 
     * Turns on oneDNN in XLA_FLAGS on a CPU with bfloat16, if this jaxlib knows the
       flag; an unknown one would abort the process. A choice in XLA_FLAGS wins.
+    * Takes sums from YNN, a library that XLA calls on a CPU and that returns nonsense
+      for some in bfloat16 (jaxlib 0.12.0.1). A choice in XLA_FLAGS wins.
     * Has glibc keep freed memory, so that each training step can reuse it, where JAX
       will compute on the CPU. GLIBC_TUNABLES and MALLOC_* in the environment win.
     * Keeps programs that took 0.2 seconds to compile for the next start, at most 2 GB
@@ -48,6 +55,8 @@ def configure() -> None:
         )
     else:
         _turn_on_onednn()
+        if _jaxlib_contains(_YNN_PRODUCTS):
+            _add_flag(_YNN_FLAG, "-reduce")
         if _expects_cpu():
             memory.keep_freed()
     if not jax.config.jax_compilation_cache_dir:
@@ -58,8 +67,8 @@ def configure() -> None:
             jax.config.update("jax_compilation_cache_max_size", _CACHE_BYTES)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", _WORTH_KEEPING)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
-    # jaxlib 0.12 cannot serialise a program with a oneDNN call: ours in bfloat16 are
-    # compiled at every start (those in float32 do without, see `compiler_options`).
+    # jaxlib 0.12 cannot serialise a program with a oneDNN call: such ones are compiled
+    # at every start (`compiler_options` says which of ours do without).
     # Where the cache cannot be written, its lock cannot be taken to read it either.
     for what in ("reading", "writing"):
         warnings.filterwarnings("ignore", f"Error {what} persistent compilation cache")
@@ -99,6 +108,7 @@ def _expects_cpu() -> bool:
     return not any(find_spec(name) for name in _PLUGINS)
 
 
+@functools.cache
 def _jaxlib_contains(text: bytes) -> bool:
     """Returns whether jaxlib's library contains `text`, as it does names of flags."""
     for library in Path(jaxlib.__file__).parent.glob("libjax_common.*"):
@@ -112,8 +122,9 @@ def compute_dtype(name: str) -> str:
     """Returns the type that "auto" stands for on this machine; other names stay.
 
     "auto" is bfloat16 on GPU, TPU and CPUs that multiply it in hardware (AVX512_BF16,
-    AMX), float32 elsewhere. Without oneDNN (`configure`) bfloat16 would be slow on such
-    a CPU: "auto" is float32 then, and a warning is logged unless XLA_FLAGS says so.
+    AMX), float32 elsewhere. With neither kernels of our own (`nn/fused.py`) nor oneDNN
+    (`configure`) bfloat16 would be slow on such a CPU: "auto" is float32 then, and a
+    warning is logged unless XLA_FLAGS says so.
 
     >>> compute_dtype("float32")
     'float32'
@@ -124,30 +135,38 @@ def compute_dtype(name: str) -> str:
         return "bfloat16"
     if not machine.has_bfloat16():
         return "float32"
+    if machine.has_fused("bfloat16"):
+        return "bfloat16"
     if onednn() is None:
         _warn_of_slow_bfloat16()
     return "bfloat16" if onednn() else "float32"
 
 
-def compiler_options(dtype: DTypeLike, platform: str = "") -> dict[str, bool]:
+def compiler_options(dtype: DTypeLike, platform: str = "") -> dict[str, bool | str]:
     """Returns the options with which `jax.jit` compiles a program of ours.
 
-    One in float32 does without oneDNN on a CPU, even where XLA_FLAGS turns it on: it
-    gains nothing by it, and without it the next start finds the program compiled. Not
-    one in bfloat16, not even with kernels of our own (`nn/fused.py`): without oneDNN
-    jaxlib 0.12 computes NaN in some, as in logits averaged over two views.
+    On a CPU it does without oneDNN, even where XLA_FLAGS turns it on, if it gains
+    nothing by it: in float32, and where kernels of our own (`nn/fused.py`) convolve.
+    Then the next start finds the program compiled. YNN sums nothing, as `configure`
+    says, which need not have been called.
 
     Args:
         dtype: the type that the program computes in.
         platform: of the devices that it is compiled for; "": where JAX computes.
 
-    >>> compiler_options("bfloat16")
+    >>> compiler_options("bfloat16", platform="tpu")
     {}
     """
-    single = jax.numpy.dtype(dtype) == jax.numpy.float32
-    if not single or (platform or jax.default_backend()) != "cpu" or not onednn():
+    if (platform or jax.default_backend()) != "cpu":
         return {}
-    return {_ONEDNN_FLAG.decode(): False}
+    name = jax.numpy.dtype(dtype).name
+    options: dict[str, bool | str] = {}
+    is_told = _YNN_FLAG in os.environ.get("XLA_FLAGS", "")
+    if not is_told and _jaxlib_contains(_YNN_PRODUCTS):
+        options[_YNN_FLAG] = _YNN_PRODUCTS.decode()
+    if onednn() and (name == "float32" or machine.has_fused(name)):
+        options[_ONEDNN_FLAG.decode()] = False
+    return options
 
 
 def options_to_run_once() -> dict[str, int]:

@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 
 from vgg_jax import machine
 from vgg_jax import mesh as meshes
-from vgg_jax.nn import algorithms, conv, direct, fused, winograd
+from vgg_jax.nn import algorithms, conv, direct, fused, operations, pixel_sums, winograd
 from vgg_jax.nn.pooling import max_pool, pool2d
 
 pytestmark = [
@@ -111,22 +111,39 @@ def test_bfloat16_is_rounded_once_and_to_even():
     np.testing.assert_array_equal(found, want[:, 0])
 
 
+PIXELS = [(7, 9, 5, 33), (1, 1, 1, 1), (64, 30, 30, 16), (0, 3, 3, 4)]
+
+
 @pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-6), ("bfloat16", 4e-3)])
-@pytest.mark.parametrize(
-    "shape", [(7, 9, 5, 33), (1, 1, 1, 1), (64, 30, 30, 16), (0, 3, 3, 4)], ids=str
-)
+@pytest.mark.parametrize("shape", PIXELS, ids=str)
 def test_sums_over_pixels(shape, dtype, tolerance):
     x = normal(*shape, dtype=dtype) + jnp.asarray(1, dtype)
-    found = jax.jit(fused.sum_over_pixels)(x)
+    found = jax.jit(pixel_sums.total)(x)
     want = np.asarray(x, np.float64).sum((0, 1, 2))
     assert found.dtype == dtype
     np.testing.assert_allclose(np.asarray(found, np.float64), want, rtol=tolerance)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("kind", algorithms.REGISTERS)
+@pytest.mark.parametrize("shape", PIXELS, ids=str)
+def test_totals_and_products(shape, dtype, kind, monkeypatch):
+    monkeypatch.setattr(machine, "fused_kind", lambda: kind)
+    x, y = (normal(*shape, dtype=dtype) + jnp.asarray(1, dtype) for _ in range(2))
+    found = jax.jit(pixel_sums.total_and_product)(x, y)
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    for total, want in zip(found, (y, x * y), strict=True):
+        assert total.dtype == jnp.float32
+        np.testing.assert_allclose(total, want.sum((0, 1, 2)), rtol=1e-5, atol=1e-3)
+
+
 def test_many_equal_numbers_are_summed():
     """All in a row they would round the same way 25,000 times."""
     x = jnp.full((100, 64, 64, 16), 0.1)
-    np.testing.assert_allclose(fused.sum_over_pixels(x), 100 * 64 * 64 * 0.1, rtol=5e-5)
+    np.testing.assert_allclose(pixel_sums.total(x), 100 * 64 * 64 * 0.1, rtol=5e-5)
+    total, product = pixel_sums.total_and_product(x, x)
+    np.testing.assert_allclose(total, 100 * 64 * 64 * 0.1, rtol=5e-5)
+    np.testing.assert_allclose(product, 100 * 64 * 64 * 0.01, rtol=5e-5)
 
 
 X, W, B = normal(2, 6, 5, 20), normal(3, 3, 20, 24), normal(24)
@@ -170,9 +187,47 @@ def test_derivatives(name):
 
 
 def test_the_derivative_of_a_sum():
-    found = jax.grad(lambda x: (fused.sum_over_pixels(x) ** 2).sum())(X)
+    found = jax.grad(lambda x: (pixel_sums.total(x) ** 2).sum())(X)
     want = jnp.broadcast_to(2 * X.sum((0, 1, 2)), X.shape)
     np.testing.assert_allclose(found, want, rtol=1e-5)
+
+
+def of_totals(total_and_product):
+    def number(x, y):
+        total, product = total_and_product(x, y)
+        return (jnp.sin(total) * product + product**2).sum()
+
+    return number
+
+
+def energy(function):
+    return lambda *maps: sum((g**2).sum() for g in jax.grad(function, (0, 1))(*maps))
+
+
+MAPS, MOVED_MAPS = (X, normal(*X.shape)), (normal(*X.shape), normal(*X.shape))
+DERIVATIVES_OF_TOTALS = {
+    "forward": lambda f: jax.jvp(f, MAPS, MOVED_MAPS),
+    "by the first": lambda f: jax.jvp(
+        lambda x: f(x, MAPS[1]), MAPS[:1], MOVED_MAPS[:1]
+    ),
+    "of the same": lambda f: jax.grad(lambda x: f(x, x))(X),
+    "reverse": lambda f: jax.grad(f, (0, 1))(*MAPS),
+    "of a gradient": lambda f: jax.jvp(jax.grad(f, (0, 1)), MAPS, MOVED_MAPS),
+    "second": lambda f: jax.grad(energy(f), (0, 1))(*MAPS),
+    "of each": lambda f: jax.vmap(jax.grad(f, (0, 1)))(*(a[:, None] for a in MAPS)),
+}
+
+
+@pytest.mark.parametrize("name", DERIVATIVES_OF_TOTALS)
+def test_derivatives_of_totals_and_products(name):
+    plain = lambda x, y: (y.sum((0, 1, 2)), (x * y).sum((0, 1, 2)))
+    found, want = (
+        DERIVATIVES_OF_TOTALS[name](of_totals(f))
+        for f in (pixel_sums.total_and_product, plain)
+    )
+    scaled = lambda tree: jax.tree.map(lambda a, b: a / abs(b).max(), tree, want)
+    close = partial(np.testing.assert_allclose, rtol=0, atol=2e-5)
+    jax.tree.map(close, scaled(found), scaled(want))
 
 
 def test_prepared_kernels_of_each_image():
@@ -325,4 +380,4 @@ def test_a_llvmlite_that_does_not_work_is_said_once(monkeypatch, caplog, asked_a
 def test_amx_is_faster_in_bfloat16(monkeypatch):
     monkeypatch.setattr(machine, "cpu_kind", lambda: "AMX")
     assert machine.has_fused("float32") and not machine.has_fused("bfloat16")
-    assert not fused.suits(X.astype(jnp.bfloat16))
+    assert not operations.suits(X.astype(jnp.bfloat16))

@@ -1,9 +1,14 @@
 """Views of an image, by hand."""
 
+from functools import partial
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vgg_jax.nn.views import VIEWS, views
+from vgg_jax import backend
+from vgg_jax.nn.vgg import VGG
+from vgg_jax.nn.views import VIEWS, averaged, views
 
 
 def test_views_by_hand():
@@ -23,3 +28,15 @@ def test_views_by_hand():
         6,
     ]
     assert views(jnp.asarray(image), 2)[1] == [1 / 2, 1 / 2]
+
+
+def test_logits_in_bfloat16_are_numbers():
+    """Those of this one were NaN where YNN added sums over pixels (`backend.py`)."""
+    model = VGG("conv3-512 |", 10, head="compact", dtype="bfloat16", pool_early=True)
+    images = np.random.default_rng(0).normal(size=(500, 8, 8, 3)).astype(np.float32)
+    variables = jax.jit(model.init)(jax.random.key(0), images[:1])
+    options = backend.compiler_options("bfloat16")
+    shown = jax.jit(
+        lambda v, x: averaged(partial(model.apply, v), x, 2), compiler_options=options
+    )
+    assert jnp.isfinite(shown(variables, images)).all()

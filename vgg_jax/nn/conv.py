@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 
 from vgg_jax.errors import choose
-from vgg_jax.nn import by_xla, direct, fused
+from vgg_jax.nn import by_xla, direct, fused, pixel_sums
 from vgg_jax.nn.by_platform import by_platform
 from vgg_jax.nn.by_xla import ByKernels
+from vgg_jax.nn.operations import suits
 from vgg_jax.nn.reverse_mode import not_trained, reverse_mode_only
 
 IMPLEMENTATIONS = ("auto", "lax")
@@ -93,7 +94,7 @@ def prepared(shape: Sequence[int], w: jax.Array) -> tuple[jax.Array, ...]:
 
 def _is_fused(x: jax.Array, w: jax.Array, *, prepared: bool) -> bool:
     """Returns whether `fused.py` is the fastest."""
-    if w.shape[0] != 3 or by_xla.is_pointwise(x, w) or not fused.suits(x, w):
+    if w.shape[0] != 3 or by_xla.is_pointwise(x, w) or not suits(x, w):
         return False
     return not by_xla.has_few_pixels(x, w, _FEWER[x.dtype.name] if prepared else 1)
 
@@ -142,8 +143,8 @@ def _add_bias_forward(y, b):
 
 
 def _add_bias_backward(_, g):
-    if fused.suits(g):
-        return g, fused.sum_over_pixels(g)
+    if suits(g):
+        return g, pixel_sums.total(g)
     # Inside a training step, XLA:CPU sums over all axes but the last by loops that do
     # not vectorise: a fifth of the step. As a matrix product the sum costs nothing.
     flat = g.reshape(-1, g.shape[-1])

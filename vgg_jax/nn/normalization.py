@@ -13,8 +13,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
+from vgg_jax.nn import pixel_sums
 from vgg_jax.nn.apart import apart
 from vgg_jax.nn.by_platform import by_platform
+from vgg_jax.nn.operations import has_kernels
 
 _AXES = (0, 1, 2)  # of [B, H, W, C]: all but the channels
 EPSILON = 1e-5  # added to the variance
@@ -154,10 +156,18 @@ def _sum_of_products(x, y):
     return _sum(_product(x, y))
 
 
+def _total_and_product(x, y):
+    """Returns the sums of `y` and of `x * y`, float32 `[C]`."""
+    if has_kernels(x, y):
+        return pixel_sums.total_and_product(x, y)
+    return _sum(y), _sum_of_squares(y) if x is y else _sum_of_products(x, y)
+
+
 def _forward(x, scale, bias):
     count = x.size // x.shape[-1]
-    mean = _sum(x) / count
-    variance = jnp.maximum(_sum_of_squares(x) / count - jnp.square(mean), 0.0)
+    total, squares = _total_and_product(x, x)
+    mean = total / count
+    variance = jnp.maximum(squares / count - jnp.square(mean), 0.0)
     y = normalize(x, mean, variance, scale, bias)
     return (y, mean, variance), (x, scale, mean, variance)
 
@@ -167,8 +177,8 @@ def _backward(residuals, cotangents):
     dy, dmean, dvariance = cotangents
     inverse = lax.rsqrt(variance + EPSILON)
     count = x.size // x.shape[-1]
-    dbias = _sum(dy)
-    dscale = (_sum_of_products(dy, x) - mean * dbias) * inverse  # sum(dy * xhat)
+    dbias, along = _total_and_product(x, dy)
+    dscale = (along - mean * dbias) * inverse  # sum(dy * xhat)
     factor = scale * inverse
     slope = (2 * dvariance - factor * inverse * dscale) / count
     offset = (dmean - factor * dbias) / count - slope * mean

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from vgg_jax.errors import choose
-from vgg_jax.nn import fused
+from vgg_jax.nn import emitted
 from vgg_jax.nn.apart import apart
 from vgg_jax.nn.by_platform import by_platform
+from vgg_jax.nn.operations import operation, suits
 
 _CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1))  # the order `lax.reduce_window` looks in
 
@@ -106,7 +107,7 @@ def _windows(x: jax.Array) -> jax.Array:
 
 def _is_fused(x: jax.Array) -> bool:
     even = not (x.shape[1] % 2 or x.shape[2] % 2)
-    return even and fused.suits(x)
+    return even and suits(x)
 
 
 @jax.custom_vjp
@@ -152,15 +153,27 @@ def _to_first_maximum(x, g):
 
 _max_pool_on_cpu.defvjp(_forward, _backward)
 
-_maximum_operation = fused.operation(
+
+def _call_maximum(x):
+    batch, height, width, channels = x.shape
+    shape = batch, height // 2, width // 2, channels
+    return emitted.call("max_pool", None, x.dtype.itemsize, shape, x.dtype, x)
+
+
+def _call_to_first_maximum(x, g):
+    size = x.dtype.itemsize
+    return emitted.call("to_first_maximum", None, size, x.shape, x.dtype, x, g)
+
+
+_maximum_operation = operation(
     "max_pool_2x2",
-    fused.max_pool,
+    _call_maximum,
     _maximum,
     lambda x: (x[0], x[1] // 2, x[2] // 2, x[3]),
 )
-_gradient_operation = fused.operation(
+_gradient_operation = operation(
     "to_first_maximum_2x2",
-    fused.to_first_maximum,
+    _call_to_first_maximum,
     _to_first_maximum,
     lambda x, g: x,
     maps=2,

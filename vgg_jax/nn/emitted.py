@@ -1,0 +1,120 @@
+"""Kernels of our own, each emitted and compiled once, when it is first asked for."""
+
+import functools
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+from jax.typing import DTypeLike
+
+from vgg_jax import machine
+
+if TYPE_CHECKING:
+    from vgg_jax.nn.algorithms import Algorithm, Registers
+
+
+# Pieces at least, where there is enough to do. Not as many as this machine has cores:
+# sums over them would have other bits elsewhere.
+GROUPS = 16
+
+
+def registers() -> "Registers":
+    """Returns the layout of products that this CPU's kernels have."""
+    from vgg_jax.nn import algorithms
+
+    return algorithms.REGISTERS[machine.fused_kind()]
+
+
+def call(
+    what: str,
+    algorithm: "Algorithm | None",
+    option: int,
+    shape: Sequence[int],
+    dtype: DTypeLike,
+    *arguments: jax.Array,
+) -> jax.Array:
+    """Returns what a kernel computes of arrays: of some shape and type.
+
+    Args:
+        what: one of `_kernel_table`.
+        algorithm: of a convolution.
+        option: the bytes of an element; of kernels, whether they are flipped.
+        shape: of the result.
+        dtype: of the result.
+        *arguments: what it reads.
+    """
+    name = _registered(what, registers(), algorithm, option)
+    kernel = jax.ffi.ffi_call(name, jax.ShapeDtypeStruct(tuple(shape), dtype))
+    return kernel(*arguments)
+
+
+_registering = threading.Lock()  # XLA takes a name once
+
+
+def _registered(*kind: Any) -> str:
+    with _registering:
+        return _compiled(*kind)
+
+
+@functools.cache
+def _compiled(
+    what: str, layout: "Registers", algorithm: "Algorithm | None", option: int
+) -> str:
+    """Compiles a kernel, once, and returns the name that XLA knows it by.
+
+    Args:
+        what: one of `_kernel_table`.
+        layout: what it is made for.
+        algorithm: of a convolution.
+        option: the bytes of an element; of kernels, whether they are flipped.
+    """
+    from llvmlite import ir
+
+    from vgg_jax.nn import ffi
+
+    ranks, pieces, body = _kernel_table(layout, algorithm, option)[what]
+    parts = "vgg_jax", what, algorithm.name if algorithm else "", option, layout.lanes
+    name = "_".join(str(part) for part in parts if part != "")
+    module = ir.Module(name)
+    ffi.handler(module, name, layout.lanes, ranks, pieces, body)
+    ffi.register(module, [name])
+    return name
+
+
+def _kernel_table(layout, algorithm, option):
+    """Returns (numbers of axes, number of pieces, what a piece is) by name."""
+    from vgg_jax.nn import sums, tile_convolution, tile_gradient, tile_kernels, windows
+
+    of = functools.partial
+    both = {"algorithm": algorithm, "registers": layout}
+    first_of_result = lambda _, __, results: results[0].dims[0]
+    return {
+        "kernels": (
+            ([4], [4]),
+            first_of_result,
+            of(tile_kernels.kernels, flipped=bool(option), **both),
+        ),
+        "convolve": (
+            ([4, 4, 1, 1], [4]),
+            of(tile_convolution.convolve_pieces, **both),
+            of(tile_convolution.convolve, size=option, **both),
+        ),
+        "by_kernel": (
+            ([4, 4], [4]),
+            of(tile_gradient.by_kernel_pieces, **both),
+            of(tile_gradient.by_kernel, size=option, **both),
+        ),
+        "sum": (([2], [2]), first_of_result, of(sums.over_pixels, size=option)),
+        "sum_with_product": (
+            ([2, 2], [3]),
+            first_of_result,
+            of(sums.over_pixels, size=option),
+        ),
+        "max_pool": (([4], [4]), windows.pieces, of(windows.maximum, size=option)),
+        "to_first_maximum": (
+            ([4, 4], [4]),
+            windows.pieces,
+            of(windows.to_first_maximum, size=option),
+        ),
+    }
