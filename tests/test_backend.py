@@ -35,7 +35,8 @@ config.update_from_flattened_dict({
     "epochs": 1, "batch_size": 16, "data.name": "cifar10_sample",
     "data.train": "train[:40]", "data.test": "test[:20]",
     "model.variant": "conv3-32 | conv1-32 |",
-    "model.hidden": (16,), "model.dtype": sys.argv[2], "eval_batch_size": 10,
+    "model.head": "compact", "model.dropout": 0.5,
+    "model.dtype": sys.argv[2], "eval_batch_size": 10,
 })
 loop.train(config, Path(sys.argv[1]), Console(quiet=True))
 name = "/jax/compilation_cache/"
@@ -62,14 +63,14 @@ def python(code, *arguments, **env):
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_second_start_compiles_nothing(dtype, tmp_path):
-    """But for bfloat16 with oneDNN, programs of which jaxlib 0.12 cannot keep."""
+    """But programs that call oneDNN, which jaxlib 0.12 cannot keep: Grad-CAM's."""
     if dtype == "bfloat16" and not machine.has_fused(dtype):
         pytest.skip("no kernels of our own in bfloat16 here")
     env = {"XDG_CACHE_HOME": str(tmp_path), "XLA_FLAGS": ""}
     asked, found = map(int, python(SECOND_START, tmp_path / "1", dtype, **env).split())
     assert asked > found
     asked, found = map(int, python(SECOND_START, tmp_path / "2", dtype, **env).split())
-    assert asked == found > 0
+    assert asked - found == (1 if dtype == "bfloat16" else 0) and found > 50
 
 
 @pytest.mark.parametrize("bfloat16, known", [(1, 1), (1, 0), (0, 1)])
@@ -129,25 +130,26 @@ def test_auto_is_the_fast_type(
 
 
 @pytest.mark.parametrize(
-    "device, kind, flags, dtype, off",
+    "device, kind, small, flags, dtype, off",
     [
-        ("cpu", "", f"{FLAG}=true", "float32", True),
-        ("cpu", "", f"{FLAG}=true", jax.numpy.bfloat16, False),
-        ("cpu", "AVX512", f"{FLAG}=true", jax.numpy.bfloat16, True),
-        ("cpu", "AVX512", f"{FLAG}=false", "bfloat16", False),
-        ("cpu", "AVX512", "", "float32", False),
-        ("gpu", "AVX512", f"{FLAG}=true", "float32", False),
+        ("cpu", "", False, f"{FLAG}=true", "float32", True),
+        ("cpu", "", True, f"{FLAG}=true", jax.numpy.bfloat16, False),
+        ("cpu", "AVX512", True, f"{FLAG}=true", jax.numpy.bfloat16, True),
+        ("cpu", "AVX512", False, f"{FLAG}=true", jax.numpy.bfloat16, False),
+        ("cpu", "AVX512", True, f"{FLAG}=false", "bfloat16", False),
+        ("cpu", "AVX512", True, "", "float32", False),
+        ("gpu", "AVX512", True, f"{FLAG}=true", "float32", False),
     ],
 )
 def test_what_gains_nothing_does_without_onednn(
-    device, kind, flags, dtype, off, monkeypatch
+    device, kind, small, flags, dtype, off, monkeypatch
 ):
-    """In float32, or with kernels of our own."""
+    """In float32, or with kernels of our own for all that is large."""
     monkeypatch.setattr(backend.jax, "default_backend", lambda: device)
     monkeypatch.setattr(machine, "fused_kind", lambda: kind)
     monkeypatch.setattr(machine, "cpu_kind", lambda: "AVX512_BF16")
     monkeypatch.setenv("XLA_FLAGS", flags)
-    options = backend.compiler_options(dtype)
+    options = backend.compiler_options(dtype, small_kernels=small)
     assert options.get(FLAG[2:]) is (False if off else None)
     assert (YNN[2:] in options) == (device == "cpu")
 

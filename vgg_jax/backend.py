@@ -142,17 +142,22 @@ def compute_dtype(name: str) -> str:
     return "bfloat16" if onednn() else "float32"
 
 
-def compiler_options(dtype: DTypeLike, platform: str = "") -> dict[str, bool | str]:
+def compiler_options(
+    dtype: DTypeLike, platform: str = "", *, small_kernels: bool = False
+) -> dict[str, bool | str]:
     """Returns the options with which `jax.jit` compiles a program of ours.
 
     On a CPU it does without oneDNN, even where XLA_FLAGS turns it on, if it gains
-    nothing by it: in float32, and where kernels of our own (`nn/fused.py`) convolve.
-    Then the next start finds the program compiled. YNN sums nothing, as `configure`
-    says, which need not have been called.
+    nothing by it: in float32, and where kernels of our own (`nn/fused.py`) do what is
+    large. Then the next start finds the program compiled. YNN sums nothing, as
+    `configure` says, which need not have been called.
 
     Args:
         dtype: the type that the program computes in.
         platform: of the devices that it is compiled for; "": where JAX computes.
+        small_kernels: whether it is on one device and of a network that has no others
+            (`VGG.is_of_small_kernels`): oneDNN is faster by 5x5 ones, and twice as
+            fast by those of `fc6` and `fc7`.
 
     >>> compiler_options("bfloat16", platform="tpu")
     {}
@@ -164,7 +169,8 @@ def compiler_options(dtype: DTypeLike, platform: str = "") -> dict[str, bool | s
     is_told = _YNN_FLAG in os.environ.get("XLA_FLAGS", "")
     if not is_told and _jaxlib_contains(_YNN_PRODUCTS):
         options[_YNN_FLAG] = _YNN_PRODUCTS.decode()
-    if onednn() and (name == "float32" or machine.has_fused(name)):
+    by_ours = small_kernels and machine.has_fused(name)
+    if onednn() and (name == "float32" or by_ours):
         options[_ONEDNN_FLAG.decode()] = False
     return options
 

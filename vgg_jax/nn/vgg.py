@@ -203,6 +203,19 @@ class VGG(nn.Module):
             last=last,
         )
 
+    def is_of_small_kernels(self) -> bool:
+        """Returns whether it has no kernel larger than 3x3, and is dense in `fc8` only.
+
+        >>> VGG("D", head="compact").is_of_small_kernels()
+        True
+        >>> VGG("D").is_of_small_kernels()  # but for fc6 and fc7
+        False
+        """
+        least = architecture.least_size(self.variant)
+        *specs, _ = self.layers((least, least))
+        convs = (spec.kernel <= 3 for spec in specs if spec.kind == "conv")
+        return all(convs) and all(spec.kind != "dense" for spec in specs)
+
     def is_frozen_norm(self, name: str) -> bool:
         """Returns whether no parameter of a batch norm trains.
 

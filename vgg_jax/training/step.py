@@ -387,7 +387,10 @@ def compiled(
     made_step, scored_step = for_it(train_step), for_it(eval_step)
     mesh = mesh or meshes.over(1)
     platform = mesh.devices.flat[0].platform
-    options = backend.compiler_options(recipe.model.dtype, platform)
+    small = mesh.size == 1 and recipe.model.is_of_small_kernels()
+    options = backend.compiler_options(
+        recipe.model.dtype, platform, small_kernels=small
+    )
     jit = partial(jax.jit, compiler_options=options)
     if mesh.size == 1:
         train = jit(partial(made_step, recipe, mesh=mesh), donate_argnums=0)
