@@ -61,7 +61,7 @@ def _registered(*kind: Any) -> str:
 def _compiled(
     what: str, layout: "Registers", algorithm: "Algorithm | None", option: int
 ) -> str:
-    """Compiles a kernel, once, and returns the name that XLA knows it by.
+    """Loads a kernel, once, and returns the name that XLA knows it by.
 
     Args:
         what: one of `_kernel_table`.
@@ -69,16 +69,16 @@ def _compiled(
         algorithm: of a convolution.
         option: the bytes of an element; of kernels, whether they are flipped.
     """
-    from llvmlite import ir
-
     from vgg_jax.nn import ffi
 
-    ranks, pieces, body = _kernel_table(layout, algorithm, option)[what]
     parts = "vgg_jax", what, algorithm.name if algorithm else "", option, layout.lanes
     name = "_".join(str(part) for part in parts if part != "")
-    module = ir.Module(name)
-    ffi.handler(module, name, layout.lanes, ranks, pieces, body)
-    ffi.register(module, [name])
+
+    def emitted():
+        kernel = _kernel_table(layout, algorithm, option)[what]
+        return ffi.handler(name, layout.lanes, *kernel)
+
+    ffi.register(name, emitted)
     return name
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 from llvmlite import ir
 
-from vgg_jax.nn import llvm
+from vgg_jax.nn import machine_code
 from vgg_jax.nn.llvm import I32, I64, NULL, POINTER, VOID, Code, Int
 
 _VERSION = 0, 5
@@ -47,7 +47,6 @@ Emitter = Callable[..., Any]
 
 
 def handler(
-    module: ir.Module,
     name: str,
     lanes: int,
     ranks: tuple[Sequence[int], Sequence[int]],
@@ -56,36 +55,41 @@ def handler(
         [Code, list[Buffer], list[Buffer]],
         AbstractContextManager[Callable[[Int], None]],
     ],
-) -> None:
-    """Adds a function for XLA to call, which computes independent pieces.
+) -> ir.Module:
+    """Returns a module of one function for XLA to call, of independent pieces.
 
     The thread that XLA calls it on takes pieces until none is left; so do others of
     XLA's, as they become free. Whichever ends the last one tells XLA, which goes on
     with what does not need the result meanwhile. No thread waits for another.
 
     Args:
-        module: what it is added to.
-        name: of the function.
+        name: of the module, and of the function.
         lanes: floats of a vector.
         ranks: number of axes of each argument, and of each result.
         pieces: emits the number of pieces.
         body: emits what each thread does before and after its pieces, and yields what
             emits a piece.
     """
+    module = ir.Module(name)
     worker = ir.Function(module, ir.FunctionType(VOID, [POINTER]), f"{name}_worker")
     worker.linkage = "internal"
     _emit_worker(worker, lanes, ranks, body)
     function = ir.Function(module, ir.FunctionType(POINTER, [POINTER]), name)
     _emit_call(function, worker, lanes, ranks, pieces)
+    return module
 
 
-def register(module: ir.Module, names: Sequence[str]) -> None:
-    """Compiles a module, and tells XLA:CPU of its handlers."""
-    engine = llvm.compiled(module)
+def register(name: str, emitted: Callable[[], ir.Module]) -> None:
+    """Tells XLA:CPU of a handler.
+
+    Args:
+        name: of it, and of its module.
+        emitted: returns the module, if its code is not kept from an earlier start.
+    """
+    engine = machine_code.loaded(name, emitted)
     _engines.append(engine)
-    for name in names:
-        function = ctypes.CFUNCTYPE(ctypes.c_void_p)(engine.get_function_address(name))
-        jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(function), platform="cpu")
+    function = ctypes.CFUNCTYPE(ctypes.c_void_p)(engine.get_function_address(name))
+    jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(function), platform="cpu")
 
 
 _engines = []  # which have the code that XLA was told of

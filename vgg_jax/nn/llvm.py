@@ -1,13 +1,10 @@
-"""Emits the code of a function on vectors of floats, and compiles it by LLVM.
-
-llvmlite brings LLVM along, so that no compiler has to be there.
-"""
+"""Emits the code of a function on vectors of floats, as LLVM's instructions."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from llvmlite import binding, ir
+from llvmlite import ir
 
 I1, I8, I16, I32, I64 = map(ir.IntType, (1, 8, 16, 32, 64))
 F32, POINTER, VOID = ir.FloatType(), ir.PointerType(), ir.VoidType()
@@ -307,25 +304,3 @@ class Loop:
 
     def __init__(self, index: Any, carried: list):
         self.index, self.carried = index, carried
-
-
-def compiled(module: ir.Module) -> Any:
-    """Compiles a module for this CPU.
-
-    Returns:
-        An engine, which has the addresses of its functions as long as it lives.
-    """
-    binding.initialize_native_target()
-    binding.initialize_native_asmprinter()
-    features = binding.get_host_cpu_features().flatten()
-    machine = binding.Target.from_default_triple().create_target_machine(
-        cpu=binding.get_host_cpu_name(),
-        features=f"{features},-prefer-256-bit",
-        opt=2,
-        jit=True,
-    )
-    parsed = binding.parse_assembly(str(module))
-    parsed.verify()
-    engine = binding.create_mcjit_compiler(parsed, machine)
-    engine.finalize_object()
-    return engine
