@@ -1,0 +1,75 @@
+"""Code that is kept for the next start: of a function that returns a number."""
+
+import ctypes
+import os
+
+import pytest
+from llvmlite import ir
+
+from vgg_jax.nn import machine_code
+
+
+def returning(number):
+    module = ir.Module("number")
+    function = ir.Function(module, ir.FunctionType(ir.IntType(32), []), "number")
+    builder = ir.IRBuilder(function.append_basic_block())
+    builder.ret(ir.Constant(ir.IntType(32), number))
+    return module
+
+
+def result(emitted):
+    engine = machine_code.loaded("number", emitted)
+    return ctypes.CFUNCTYPE(ctypes.c_int32)(engine.get_function_address("number"))()
+
+
+def never():
+    raise AssertionError("what is kept is emitted again")
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "vgg_jax" / "kernels"
+
+
+def test_it_is_emitted_once(home):
+    assert result(lambda: returning(7)) == 7
+    assert result(never) == 7
+    (kept,) = home.iterdir()
+    assert kept.name.startswith("number-")
+
+
+@pytest.mark.parametrize("damage", [b"", b"x", None])
+def test_damaged_code_is_compiled_again(damage, home):
+    """Cut, or with a byte that is another: it would crash the process."""
+    assert result(lambda: returning(7)) == 7
+    (kept,) = home.iterdir()
+    whole = kept.read_bytes()
+    kept.write_bytes(whole[:-1] + b"?" if damage is None else damage)
+    assert result(lambda: returning(8)) == 8
+    assert result(never) == 8
+
+
+@pytest.mark.parametrize("changed", ["_sources", "_features"])
+def test_other_sources_and_other_machines_have_their_own(changed, home, monkeypatch):
+    assert result(lambda: returning(7)) == 7
+    before = getattr(machine_code, changed)()
+    monkeypatch.setattr(machine_code, changed, lambda: f"{before},-avx512bf16")
+    assert result(lambda: returning(8)) == 8
+    assert len(list(home.iterdir())) == 2
+
+
+def test_what_cannot_be_kept_is_compiled(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert result(lambda: returning(7)) == 7
+    assert result(lambda: returning(8)) == 8
+
+
+def test_a_full_disk_leaves_nothing(home, monkeypatch):
+    def full(*_):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    assert result(lambda: returning(7)) == 7
+    assert not list(home.iterdir())
