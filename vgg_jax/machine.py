@@ -99,6 +99,11 @@ def has_fused(dtype: str) -> bool:
     return bool(fused_kind()) and (dtype, cpu_kind()) != ("bfloat16", "AMX")
 
 
+def multiplies_pairs() -> bool:
+    """Returns whether the CPU has AVX512_BF16: sums of products of two bfloat16."""
+    return "avx512_bf16" in _cpuinfo("flags").split()
+
+
 def has_bfloat16() -> bool:
     """Returns whether the CPU multiplies bfloat16 in hardware."""
     return not _BFLOAT16_CPU_FLAGS.isdisjoint(_cpuinfo("flags").split())

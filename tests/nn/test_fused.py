@@ -230,6 +230,43 @@ def test_derivatives_of_totals_and_products(name):
     jax.tree.map(close, scaled(found), scaled(want))
 
 
+FEW = [((1, 4, 4, 34), 50), ((1, 3, 7, 16), 1), ((5, 2, 2, 6), 70), ((1, 1, 2, 2), 32)]
+
+
+@pytest.mark.parametrize("kind", algorithms.REGISTERS)
+@pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-5), ("bfloat16", 3e-3)])
+@pytest.mark.parametrize("shape, features", FEW, ids=str)
+def test_few_pixels(shape, features, dtype, tolerance, kind, monkeypatch):
+    monkeypatch.setattr(machine, "fused_kind", lambda: kind)
+    x, b = normal(*shape, dtype=dtype), normal(features, dtype=dtype)
+    w = normal(3, 3, shape[3], features, dtype=dtype)
+    if dtype == "float32" or machine.multiplies_pairs():
+        assert fused.is_direct(x.shape, w)
+    found = jax.jit(fused.conv3x3)(x, w, b, fused.kernel(x, w))
+    assert found.dtype == dtype
+    want = plain(*(a.astype(jnp.float32) for a in (x, w, b)))
+    error = jnp.linalg.norm(found.astype(jnp.float32) - want) / jnp.linalg.norm(want)
+    assert error < tolerance
+
+
+def test_which_are_few():
+    """A row of pairs has an even number of channels, and a CPU that multiplies them."""
+    w = normal(3, 3, 256, 512)
+    assert fused.is_direct((1, 8, 4, 256), w) and not fused.is_direct((1, 8, 8, 256), w)
+    assert fused.is_direct((8, 2, 2, 256), w) and not fused.is_direct((9, 2, 2, 256), w)
+    w = normal(3, 3, 3, 16, dtype="bfloat16")
+    assert not fused.is_direct((1, 4, 4, 3), w)
+
+
+def test_more_pixels_than_a_kernel_was_prepared_for():
+    """As of `jax.vmap`, where they are computed at once."""
+    x = normal(40, 4, 4, 20)
+    call = jax.jit(
+        jax.vmap(lambda x: fused.conv3x3(x[None], W, B, fused.kernel(x[None], W)))
+    )
+    np.testing.assert_allclose(call(x)[:, 0], plain(x, W, B), rtol=1e-4, atol=1e-4)
+
+
 def test_prepared_kernels_of_each_image():
     call = jax.jit(jax.vmap(lambda x: fused.conv3x3(x[None], W, B, fused.kernel(X, W))))
     np.testing.assert_allclose(call(X)[:, 0], plain(X, W, B), rtol=1e-4, atol=1e-4)

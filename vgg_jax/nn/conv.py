@@ -77,9 +77,9 @@ def prepared(shape: Sequence[int], w: jax.Array) -> tuple[jax.Array, ...]:
         w: as for `conv2d`.
 
     Returns:
-        One array in float32, or several in the dtype of `w`, of four times as many
-        elements and more where there are few channels; none where the fastest
-        algorithm takes the kernel as it is.
+        One array, or several, of four times as many elements and more where there are
+        few channels; for few pixels one of as many; none where the fastest algorithm
+        takes the kernel as it is.
 
     >>> w = jnp.ones((3, 3, 64, 128))
     >>> [len(prepared((64, size, size, 64), w)) > 0 for size in (1, 8)]
@@ -96,6 +96,8 @@ def _is_fused(x: jax.Array, w: jax.Array, *, prepared: bool) -> bool:
     """Returns whether `fused.py` is the fastest."""
     if w.shape[0] != 3 or by_xla.is_pointwise(x, w) or not suits(x, w):
         return False
+    if prepared and fused.is_direct(x.shape, w):
+        return True
     return not by_xla.has_few_pixels(x, w, _FEWER[x.dtype.name] if prepared else 1)
 
 

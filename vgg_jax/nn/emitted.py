@@ -33,6 +33,7 @@ def call(
     shape: Sequence[int],
     dtype: DTypeLike,
     *arguments: jax.Array,
+    rows: int = 0,
 ) -> jax.Array:
     """Returns what a kernel computes of arrays: of some shape and type.
 
@@ -43,8 +44,11 @@ def call(
         shape: of the result.
         dtype: of the result.
         *arguments: what it reads.
+        rows: that are multiplied together; 0: as many as there are registers for.
     """
-    name = _registered(what, registers(), algorithm, option)
+    layout = registers()
+    layout = layout._replace(rows=rows or layout.rows)
+    name = _registered(what, layout, algorithm, option)
     kernel = jax.ffi.ffi_call(name, jax.ShapeDtypeStruct(tuple(shape), dtype))
     return kernel(*arguments)
 
@@ -71,8 +75,8 @@ def _compiled(
     """
     from vgg_jax.nn import ffi
 
-    parts = "vgg_jax", what, algorithm.name if algorithm else "", option, layout.lanes
-    name = "_".join(str(part) for part in parts if part != "")
+    parts = what, algorithm.name if algorithm else "", option, layout.lanes, layout.rows
+    name = "_".join(str(part) for part in ("vgg_jax", *parts) if part != "")
 
     def emitted():
         kernel = _kernel_table(layout, algorithm, option)[what]
@@ -84,7 +88,14 @@ def _compiled(
 
 def _kernel_table(layout, algorithm, option):
     """Returns (numbers of axes, number of pieces, what a piece is) by name."""
-    from vgg_jax.nn import sums, tile_convolution, tile_gradient, tile_kernels, windows
+    from vgg_jax.nn import (
+        direct_kernel,
+        sums,
+        tile_convolution,
+        tile_gradient,
+        tile_kernels,
+        windows,
+    )
 
     of = functools.partial
     both = {"algorithm": algorithm, "registers": layout}
@@ -99,6 +110,11 @@ def _kernel_table(layout, algorithm, option):
             ([4, 4, 1, 1], [4]),
             of(tile_convolution.convolve_pieces, **both),
             of(tile_convolution.convolve, size=option, **both),
+        ),
+        "convolve_direct": (
+            ([4, 5, 1, 1], [4]),
+            direct_kernel.pieces,
+            of(direct_kernel.convolve, registers=layout, size=option),
         ),
         "by_kernel": (
             ([4, 4], [4]),

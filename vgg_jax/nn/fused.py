@@ -2,10 +2,12 @@
 
 Each pass (`tile_convolution.py`, `tile_gradient.py`) is an operation of JAX
 (`operations.py`) that is linear in both arguments, so that its derivatives, of any
-order and mode, are made of the three.
+order and mode, are made of the three. With a kernel that is prepared, few pixels are
+convolved without tiles (`direct_kernel.py`).
 """
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -14,12 +16,23 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 from jax.interpreters import ad
 
+from vgg_jax import machine
 from vgg_jax.nn import by_xla, pixel_sums
 from vgg_jax.nn.emitted import GROUPS, call, registers
 from vgg_jax.nn.operations import operation
 
 if TYPE_CHECKING:
     from vgg_jax.nn.algorithms import Algorithm
+
+# Tiles up to which a prepared kernel is faster without them (`benchmarks/layers.py`),
+# and inputs times outputs up to which that of bfloat16 stays in the cache.
+_FEW_TILES = {
+    ("f4", "float32"): 2,
+    ("f4", "bfloat16"): 16,
+    ("pairs", "float32"): 8,
+    ("pairs", "bfloat16"): 32,
+}
+_LARGE_KERNEL = 128 * 256
 
 
 def conv3x3(x: jax.Array, w: jax.Array, b: jax.Array, *kernels: jax.Array) -> jax.Array:
@@ -40,8 +53,9 @@ def conv3x3(x: jax.Array, w: jax.Array, b: jax.Array, *kernels: jax.Array) -> ja
 def kernel(x: jax.Array, w: jax.Array) -> jax.Array:
     """Returns what `conv3x3` computes of the kernel first, for inputs like `x`.
 
-    That is in float32 and of four times as many elements as the kernel, more where
-    there are few channels. Of `x` only shape and type are read.
+    For few pixels (`is_direct`) that is the kernel in another order, padded. Else it is
+    float32, and of four times as many elements as the kernel, more where there are few
+    channels. Of `x` only shape and type are read.
     """
     return _kernel_now(w, tuple(x.shape))
 
@@ -54,14 +68,49 @@ def made(prepared: Sequence[jax.Array], x: jax.Array, w: jax.Array) -> bool:
     return (prepared[0].shape, prepared[0].dtype) == (expected.shape, expected.dtype)
 
 
+def is_direct(shape: Sequence[int], w: jax.Array) -> bool:
+    """Returns whether maps are faster without tiles, where a kernel is prepared.
+
+    So they are where it costs the most to read the kernel; in bfloat16 if the CPU
+    multiplies pairs of them.
+
+    Args:
+        shape: of the maps, `[B, H, W, C]`.
+        w: the kernel, `[3, 3, C, K]`.
+    """
+    algorithm, tiles = _of_tiles(shape)
+    if w.dtype == jnp.bfloat16 and (w.shape[2] % 2 or not machine.multiplies_pairs()):
+        return False
+    if w.dtype == jnp.bfloat16 and w.shape[2] * w.shape[3] < _LARGE_KERNEL:
+        return tiles <= _FEW_TILES[algorithm.name, "float32"]
+    return tiles <= _FEW_TILES[algorithm.name, w.dtype.name]
+
+
+def panels(w: jax.Array, panel: int) -> jax.Array:
+    """Returns a kernel in the order in which `direct_kernel.convolve` reads it.
+
+    Args:
+        w: `[3, 3, C, K]`, float32; or bfloat16, with an even C.
+        panel: features of a panel.
+
+    Returns:
+        `[panels, 9, C, panel, 1]` in float32; in bfloat16 `[panels, 9, C / 2, panel,
+        2]`, pairs of channels, as the CPU multiplies them.
+    """
+    *_, channels, features = w.shape
+    together = 4 // w.dtype.itemsize
+    w = jnp.pad(w, ((0, 0), (0, 0), (0, 0), (0, -features % panel)))
+    w = w.reshape(9, channels // together, together, -1, panel)
+    return w.transpose(3, 0, 1, 4, 2)
+
+
 def _of_tiles(shape: Sequence[int]) -> tuple["Algorithm", int]:
-    """Returns the algorithm for maps `[B, H, W, C]`, and how many blocks of tiles."""
+    """Returns the algorithm for maps `[B, H, W, C]`, and how many tiles."""
     from vgg_jax.nn import algorithms
 
     batch, height, width, _ = shape
     algorithm = algorithms.PAIRS if max(height, width) <= 2 else algorithms.F4
-    count = batch * -(-height // algorithm.tile) * -(-width // algorithm.tile)
-    return algorithm, -(-count // registers().tiles)
+    return algorithm, batch * -(-height // algorithm.tile) * -(-width // algorithm.tile)
 
 
 def _transformed(shape: Sequence[int], w: jax.Array, flipped: bool) -> jax.Array:
@@ -74,11 +123,22 @@ def _transformed(shape: Sequence[int], w: jax.Array, flipped: bool) -> jax.Array
 
 
 def _convolved(x: jax.Array, u: jax.Array, b: jax.Array) -> jax.Array:
-    algorithm, blocks = _of_tiles(x.shape)
-    groups = jnp.zeros(max(1, min(u.shape[0], -(-GROUPS // max(1, blocks)))), jnp.int8)
+    algorithm, tiles = _of_tiles(x.shape)
+    blocks = max(1, -(-tiles // registers().tiles))
+    groups = jnp.zeros(max(1, min(u.shape[0], -(-GROUPS // blocks))), jnp.int8)
     arguments = x, u, b.astype(jnp.float32), groups
     shape = *x.shape[:3], len(b)
     return call("convolve", algorithm, x.dtype.itemsize, shape, x.dtype, *arguments)
+
+
+def _directly(x: jax.Array, u: jax.Array, b: jax.Array) -> jax.Array:
+    pixels, at_once = math.prod(x.shape[:3]), registers().rows
+    rows = -(-pixels // max(1, -(-pixels // at_once)))  # as full as the others
+    blocks = -(-pixels // max(1, rows))
+    groups = jnp.zeros(max(1, min(blocks, -(-GROUPS // u.shape[0]))), jnp.int8)
+    arguments, size = (x, u, b.astype(jnp.float32), groups), x.dtype.itemsize
+    shape = *x.shape[:3], len(b)
+    return call("convolve_direct", None, size, shape, x.dtype, *arguments, rows=rows)
 
 
 def _without_bias(x: jax.Array, w: jax.Array, *, flipped: bool) -> jax.Array:
@@ -89,7 +149,8 @@ def _without_bias(x: jax.Array, w: jax.Array, *, flipped: bool) -> jax.Array:
 def _kernel_gradient(x: jax.Array, g: jax.Array) -> jax.Array:
     from vgg_jax.nn import algorithms
 
-    algorithm, blocks = _of_tiles(x.shape)
+    algorithm, tiles = _of_tiles(x.shape)
+    blocks = -(-tiles // registers().tiles)
     channels, features = x.shape[-1], g.shape[-1]
     channel_groups = max(1, -(-channels // algorithms.GROUP))
     groups = max(1, min(blocks, -(-GROUPS // channel_groups)))
@@ -100,6 +161,8 @@ def _kernel_gradient(x: jax.Array, g: jax.Array) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnums=1)
 def _kernel_now(w, shape):
+    if is_direct(shape, w):
+        return panels(w, registers().panel)
     return _transformed(shape, w, flipped=False)
 
 
@@ -152,11 +215,16 @@ ad.defbilinear(
     lambda ct, x, g: _convolution.bind(x, ct),
 )
 
+
+def _with_bias(x, w, b, u=None):
+    if u is None:
+        u = _transformed(x.shape, w, flipped=False)
+    return _directly(x, u, b) if u.ndim == 5 else _convolved(x, u, b)
+
+
 _biased_convolution = operation(
-    "convolution_by_tiles_with_bias",
-    lambda x, w, b, u=None: _convolved(
-        x, _transformed(x.shape, w, False) if u is None else u, b
-    ),
+    "convolution_with_bias",
+    _with_bias,
     lambda x, w, b, *_: _by_xla(x, w) + b[None, None, None],
     lambda x, w, *_: (*x[:3], w[3]),
 )

@@ -15,6 +15,19 @@ LINE = 64  # bytes of a line of the cache
 Int = Any
 
 
+class _BFloat(ir.Type):
+    """LLVM's type of bfloat16, which llvmlite lacks."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _BFloat)
+
+    def __hash__(self) -> int:
+        return hash(_BFloat)
+
+
 class Code:
     """Emits the instructions of one function.
 
@@ -187,6 +200,16 @@ class Code:
     def fma(self, a: Any, b: Any, c: Any) -> Any:
         """Returns a * b + c, rounded once."""
         return self._call(f"llvm.fma.v{self.lanes}f32", self.vector, a, b, c)
+
+    def fma_pairs(self, a: Any, b: Any, c: Any) -> Any:
+        """Returns c plus the products of pairs of bfloat16, which fill 4 bytes each.
+
+        An instruction of AVX512_BF16. It takes subnormal numbers for zero.
+        """
+        pairs = ir.VectorType(_BFloat(), 2 * self.lanes)
+        a, b = self.b.bitcast(a, pairs), self.b.bitcast(b, pairs)
+        name = f"llvm.x86.avx512bf16.dpbf16ps.{32 * self.lanes}"
+        return self._call(name, self.vector, c, a, b)
 
     def combined(self, matrix: Sequence[Sequence[float]], parts: Sequence[Any]) -> list:
         """Returns one linear combination of vectors per row of a matrix."""

@@ -278,8 +278,8 @@ def prepared(
 
     They are `cast`; and a collection of their own, `PREPARED`, has what convolutions on
     a CPU compute of their kernels first: four times as many numbers and more, which may
-    be float32 where the network computes in bfloat16. Images of another shape are right
-    too, and take their time.
+    be float32 where the network computes in bfloat16; for few pixels as many. Images of
+    another shape are right too, and take their time.
 
     Args:
         model: the network.
