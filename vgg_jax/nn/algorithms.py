@@ -109,6 +109,7 @@ class Registers(NamedTuple):
         vectors: vectors of features that they are multiplied by.
         channels: channels whose gradients are summed together; divides `lanes`.
         tiles: tiles that a thread transforms at a time, a multiple of `rows`.
+        depth: channels of a vector that are multiplied; the rest are zeros.
     """
 
     lanes: int
@@ -116,6 +117,7 @@ class Registers(NamedTuple):
     vectors: int
     channels: int
     tiles: int
+    depth: int
 
     @property
     def panel(self) -> int:
@@ -124,7 +126,7 @@ class Registers(NamedTuple):
 
 
 REGISTERS = {
-    "AVX512": Registers(lanes=16, rows=14, vectors=2, channels=8, tiles=56),
-    "AVX2": Registers(lanes=8, rows=6, vectors=2, channels=4, tiles=54),
+    "AVX512": Registers(lanes=16, rows=14, vectors=2, channels=8, tiles=56, depth=16),
+    "AVX2": Registers(lanes=8, rows=6, vectors=2, channels=4, tiles=54, depth=8),
 }
 GROUP = 64  # channels whose gradients by the kernel are computed together

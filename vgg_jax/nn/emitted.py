@@ -33,7 +33,7 @@ def call(
     shape: Sequence[int],
     dtype: DTypeLike,
     *arguments: jax.Array,
-    rows: int = 0,
+    layout: "Registers | None" = None,
 ) -> jax.Array:
     """Returns what a kernel computes of arrays: of some shape and type.
 
@@ -44,11 +44,9 @@ def call(
         shape: of the result.
         dtype: of the result.
         *arguments: what it reads.
-        rows: that are multiplied together; 0: as many as there are registers for.
+        layout: of products over registers; None: `registers`.
     """
-    layout = registers()
-    layout = layout._replace(rows=rows or layout.rows)
-    name = _registered(what, layout, algorithm, option)
+    name = _registered(what, layout or registers(), algorithm, option)
     kernel = jax.ffi.ffi_call(name, jax.ShapeDtypeStruct(tuple(shape), dtype))
     return kernel(*arguments)
 
@@ -75,8 +73,9 @@ def _compiled(
     """
     from vgg_jax.nn import ffi
 
-    parts = what, algorithm.name if algorithm else "", option, layout.lanes, layout.rows
-    name = "_".join(str(part) for part in ("vgg_jax", *parts) if part != "")
+    shape = layout.lanes, layout.rows, layout.vectors, layout.depth
+    parts = "vgg_jax", what, algorithm.name if algorithm else "", option, *shape
+    name = "_".join(str(part) for part in parts if part != "")
 
     def emitted():
         kernel = _kernel_table(layout, algorithm, option)[what]

@@ -2,8 +2,8 @@
 
 Each pass (`tile_convolution.py`, `tile_gradient.py`) is an operation of JAX
 (`operations.py`) that is linear in both arguments, so that its derivatives, of any
-order and mode, are made of the three. With a kernel that is prepared, few pixels are
-convolved without tiles (`direct_kernel.py`).
+order and mode, are made of the three. With a kernel that is prepared,
+few pixels are convolved without tiles (`direct_kernel.py`).
 """
 
 import functools
@@ -22,7 +22,7 @@ from vgg_jax.nn.emitted import GROUPS, call, registers
 from vgg_jax.nn.operations import operation
 
 if TYPE_CHECKING:
-    from vgg_jax.nn.algorithms import Algorithm
+    from vgg_jax.nn.algorithms import Algorithm, Registers
 
 # Tiles up to which a prepared kernel is faster without them (`benchmarks/layers.py`),
 # and inputs times outputs up to which that of bfloat16 stays in the cache.
@@ -33,6 +33,7 @@ _FEW_TILES = {
     ("pairs", "bfloat16"): 32,
 }
 _LARGE_KERNEL = 128 * 256
+_FEW_CHANNELS = 4  # of images
 
 
 def conv3x3(x: jax.Array, w: jax.Array, b: jax.Array, *kernels: jax.Array) -> jax.Array:
@@ -53,7 +54,7 @@ def conv3x3(x: jax.Array, w: jax.Array, b: jax.Array, *kernels: jax.Array) -> ja
 def kernel(x: jax.Array, w: jax.Array) -> jax.Array:
     """Returns what `conv3x3` computes of the kernel first, for inputs like `x`.
 
-    For few pixels (`is_direct`) that is the kernel in another order, padded. Else it is
+    Without tiles (`is_direct`) that is the kernel in another order, padded. Else it is
     float32, and of four times as many elements as the kernel, more where there are few
     channels. Of `x` only shape and type are read.
     """
@@ -78,30 +79,33 @@ def is_direct(shape: Sequence[int], w: jax.Array) -> bool:
         shape: of the maps, `[B, H, W, C]`.
         w: the kernel, `[3, 3, C, K]`.
     """
-    algorithm, tiles = _of_tiles(shape)
-    if w.dtype == jnp.bfloat16 and (w.shape[2] % 2 or not machine.multiplies_pairs()):
+    if w.dtype == jnp.bfloat16 and not machine.multiplies_pairs():
         return False
-    if w.dtype == jnp.bfloat16 and w.shape[2] * w.shape[3] < _LARGE_KERNEL:
-        return tiles <= _FEW_TILES[algorithm.name, "float32"]
-    return tiles <= _FEW_TILES[algorithm.name, w.dtype.name]
+    algorithm, tiles = _of_tiles(shape)
+    is_large = w.shape[2] * w.shape[3] >= _LARGE_KERNEL
+    kind = "bfloat16" if w.dtype == jnp.bfloat16 and is_large else "float32"
+    return tiles <= _FEW_TILES[algorithm.name, kind]
 
 
-def panels(w: jax.Array, panel: int) -> jax.Array:
+def _layout(features: int) -> "Registers":
+    """Returns the layout of products by so many features, which may fill one vector."""
+    layout = registers()
+    return layout._replace(vectors=1) if features <= layout.lanes else layout
+
+
+def _panels(w: jax.Array) -> jax.Array:
     """Returns a kernel in the order in which `direct_kernel.convolve` reads it.
-
-    Args:
-        w: `[3, 3, C, K]`, float32; or bfloat16, with an even C.
-        panel: features of a panel.
 
     Returns:
         `[panels, 9, C, panel, 1]` in float32; in bfloat16 `[panels, 9, C / 2, panel,
         2]`, pairs of channels, as the CPU multiplies them.
     """
     *_, channels, features = w.shape
-    together = 4 // w.dtype.itemsize
-    w = jnp.pad(w, ((0, 0), (0, 0), (0, 0), (0, -features % panel)))
-    w = w.reshape(9, channels // together, together, -1, panel)
-    return w.transpose(3, 0, 1, 4, 2)
+    panel, together = _layout(features).panel, 4 // w.dtype.itemsize
+    rest = (0, -channels % together), (0, -features % panel)
+    units, panels = -(-channels // together), -(-features // panel)
+    w = jnp.pad(w, ((0, 0), (0, 0), *rest))
+    return w.reshape(9, units, together, panels, panel).transpose(3, 0, 1, 4, 2)
 
 
 def _of_tiles(shape: Sequence[int]) -> tuple["Algorithm", int]:
@@ -114,31 +118,35 @@ def _of_tiles(shape: Sequence[int]) -> tuple["Algorithm", int]:
 
 
 def _transformed(shape: Sequence[int], w: jax.Array, flipped: bool) -> jax.Array:
-    (algorithm, _), layout = _of_tiles(shape), registers()
     inputs, outputs = w.shape[:1:-1] if flipped else w.shape[2:]
+    (algorithm, _), layout = _of_tiles(shape), _layout(outputs)
     panels, vectors = -(-outputs // layout.panel), -(-inputs // layout.lanes)
-    panels_shape = panels, algorithm.products, vectors * layout.lanes, layout.panel
+    of = panels, algorithm.products, vectors * layout.lanes, layout.panel
     w = w.astype(jnp.float32)
-    return call("kernels", algorithm, flipped, panels_shape, jnp.float32, w)
+    return call("kernels", algorithm, flipped, of, jnp.float32, w, layout=layout)
 
 
 def _convolved(x: jax.Array, u: jax.Array, b: jax.Array) -> jax.Array:
-    algorithm, tiles = _of_tiles(x.shape)
-    blocks = max(1, -(-tiles // registers().tiles))
+    (algorithm, tiles), layout = _of_tiles(x.shape), _layout(len(b))
+    if x.shape[3] <= _FEW_CHANNELS:
+        layout = layout._replace(depth=_FEW_CHANNELS)
+    blocks = max(1, -(-tiles // layout.tiles))
     groups = jnp.zeros(max(1, min(u.shape[0], -(-GROUPS // blocks))), jnp.int8)
-    arguments = x, u, b.astype(jnp.float32), groups
-    shape = *x.shape[:3], len(b)
-    return call("convolve", algorithm, x.dtype.itemsize, shape, x.dtype, *arguments)
+    arguments, size = (x, u, b.astype(jnp.float32), groups), x.dtype.itemsize
+    of = *x.shape[:3], len(b)
+    return call("convolve", algorithm, size, of, x.dtype, *arguments, layout=layout)
 
 
 def _directly(x: jax.Array, u: jax.Array, b: jax.Array) -> jax.Array:
-    pixels, at_once = math.prod(x.shape[:3]), registers().rows
-    rows = -(-pixels // max(1, -(-pixels // at_once)))  # as full as the others
-    blocks = -(-pixels // max(1, rows))
+    pixels, layout = math.prod(x.shape[:3]), _layout(len(b))
+    rows = -(-pixels // max(1, -(-pixels // layout.rows)))  # as full as the others
+    layout = layout._replace(rows=max(1, rows))
+    blocks = -(-pixels // layout.rows)
     groups = jnp.zeros(max(1, min(blocks, -(-GROUPS // u.shape[0]))), jnp.int8)
+    x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, x.shape[3] % u.shape[4])))  # to pairs
     arguments, size = (x, u, b.astype(jnp.float32), groups), x.dtype.itemsize
-    shape = *x.shape[:3], len(b)
-    return call("convolve_direct", None, size, shape, x.dtype, *arguments, rows=rows)
+    of = *x.shape[:3], len(b)
+    return call("convolve_direct", None, size, of, x.dtype, *arguments, layout=layout)
 
 
 def _without_bias(x: jax.Array, w: jax.Array, *, flipped: bool) -> jax.Array:
@@ -162,7 +170,7 @@ def _kernel_gradient(x: jax.Array, g: jax.Array) -> jax.Array:
 @functools.partial(jax.jit, static_argnums=1)
 def _kernel_now(w, shape):
     if is_direct(shape, w):
-        return panels(w, registers().panel)
+        return _panels(w)
     return _transformed(shape, w, flipped=False)
 
 

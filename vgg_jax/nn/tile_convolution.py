@@ -84,7 +84,7 @@ def convolve(
                     left = c.at(left_rows, c.mul(vector, tiles * c.lanes))
                     right = c.at(right_plane, c.mul(vector, c.lanes * panel_size))
                     totals = over_vectors.carried
-                    for lane in range(c.lanes):
+                    for lane in range(registers.depth):
                         at = c.at(right, lane * panel_size)
                         places = [(r * c.lanes + lane) for r in range(registers.rows)]
                         totals = outer(c, registers, left, places, at, totals)
