@@ -55,7 +55,7 @@ def configure() -> None:
         )
     else:
         _turn_on_onednn()
-        if _jaxlib_contains(_YNN_PRODUCTS):
+        if _knows_ynn():
             _add_flag(_YNN_FLAG, "-reduce")
         if _expects_cpu():
             memory.keep_freed()
@@ -91,6 +91,10 @@ def _started() -> bool:
 def _turn_on_onednn() -> None:
     if machine.has_bfloat16() and _jaxlib_contains(_ONEDNN_FLAG):
         _add_flag(_ONEDNN_FLAG.decode(), "true")
+
+
+def _knows_ynn() -> bool:
+    return all(map(_jaxlib_contains, (_YNN_FLAG.encode(), _YNN_PRODUCTS)))
 
 
 def _add_flag(name: str, value: str) -> None:
@@ -167,7 +171,7 @@ def compiler_options(
     name = jax.numpy.dtype(dtype).name
     options: dict[str, bool | str] = {}
     is_told = _YNN_FLAG in os.environ.get("XLA_FLAGS", "")
-    if not is_told and _jaxlib_contains(_YNN_PRODUCTS):
+    if not is_told and _knows_ynn():
         options[_YNN_FLAG] = _YNN_PRODUCTS.decode()
     by_ours = small_kernels and machine.has_fused(name)
     if onednn() and (name == "float32" or by_ours):

@@ -99,6 +99,7 @@ def has_fused(dtype: str) -> bool:
     return bool(fused_kind()) and (dtype, cpu_kind()) != ("bfloat16", "AMX")
 
 
+@functools.cache  # asked of each convolution that is traced
 def multiplies_pairs() -> bool:
     """Returns whether the CPU has AVX512_BF16: sums of products of two bfloat16."""
     return "avx512_bf16" in _cpuinfo("flags").split()

@@ -256,6 +256,13 @@ def test_without_tiles(shape, features, dtype, tolerance):
     assert error < tolerance
 
 
+def test_prepared_kernels_have_no_gradient():
+    """Zeros, which `conv.py` refuses to give."""
+    u = fused.kernel(X, W)
+    found = jax.grad(lambda u: fused.conv3x3(X, W, B, u).sum())(u)
+    assert not found.any()
+
+
 def test_which_have_no_tiles():
     w = normal(3, 3, 256, 512)
     assert fused.is_direct((1, 8, 4, 256), w) and not fused.is_direct((1, 8, 8, 256), w)

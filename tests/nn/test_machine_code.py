@@ -17,8 +17,8 @@ def returning(number):
     return module
 
 
-def result(emitted):
-    engine = machine_code.loaded("number", emitted)
+def result(emitted, sources="1"):
+    engine = machine_code.loaded("number", emitted, sources)
     return ctypes.CFUNCTYPE(ctypes.c_int32)(engine.get_function_address("number"))()
 
 
@@ -50,13 +50,34 @@ def test_damaged_code_is_compiled_again(damage, home):
     assert result(never) == 8
 
 
-@pytest.mark.parametrize("changed", ["_sources", "_features"])
-def test_other_sources_and_other_machines_have_their_own(changed, home, monkeypatch):
+def test_other_sources_have_their_own(home):
     assert result(lambda: returning(7)) == 7
-    before = getattr(machine_code, changed)()
-    monkeypatch.setattr(machine_code, changed, lambda: f"{before},-avx512bf16")
+    assert result(lambda: returning(8), sources="2") == 8
+    assert result(never) == 7
+
+
+def test_another_machine_has_its_own(home, monkeypatch):
+    assert result(lambda: returning(7)) == 7
+    before = machine_code._features()
+    monkeypatch.setattr(machine_code, "_features", lambda: f"{before},-avx512bf16")
     assert result(lambda: returning(8)) == 8
     assert len(list(home.iterdir())) == 2
+
+
+def test_nothing_is_kept_of_sources_that_changed(home):
+    assert result(lambda: returning(7), sources="") == 7
+    assert not home.exists()
+
+
+def test_what_is_not_used_is_dropped(home):
+    assert result(lambda: returning(7)) == 7
+    assert result(lambda: returning(8), sources="2") == 8
+    for kept in home.iterdir():
+        os.utime(kept, (0, 0))
+    assert result(never) == 7  # is used
+    assert result(lambda: returning(9), sources="3") == 9
+    assert len(list(home.iterdir())) == 2
+    assert result(never) == 7
 
 
 def test_what_cannot_be_kept_is_compiled(tmp_path, monkeypatch):

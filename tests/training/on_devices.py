@@ -2,7 +2,7 @@
 
 Run by `test_shards.py` in a process of its own, as the number of devices is fixed when
 JAX starts:
-`python on_devices.py SHARDS DTYPE BATCH_NORM MUON DEVICES[:PLACEMENT] ...`.
+`python on_devices.py SHARDS DTYPE BATCH_NORM MUON HEAD DEVICES[:PLACEMENT] ...`.
 """
 
 import json
@@ -20,6 +20,11 @@ from vgg_jax.training.augment import Augment
 from vgg_jax.training.sgd import SGD
 
 BATCH, STEPS, SIZE = 64, 3, 16
+NETWORKS = {  # by head
+    "paper": {"variant": "conv3-32 | conv3-64 conv1-64 | conv3-64 |", "hidden": (32,)},
+    # Its last layer sees few pixels beside its kernel: a matrix product.
+    "compact": {"variant": "conv3-32 | conv3-64 | conv3-512 | conv3-512 |"},
+}
 
 
 def crc(tree) -> int:
@@ -29,14 +34,14 @@ def crc(tree) -> int:
 
 def main():
     shards, dtype, batch_norm = int(sys.argv[1]), sys.argv[2], sys.argv[3] == "True"
-    muon = float(sys.argv[4])
+    muon, head = float(sys.argv[4]), sys.argv[5]
     backend.configure()
     recipe = step.Recipe(
         model=VGG(
-            "conv3-32 | conv3-64 conv1-64 | conv3-64 |",
-            10,
+            **NETWORKS[head],
+            num_classes=10,
+            head=head,
             batch_norm=batch_norm,
-            hidden=(32,),
             dtype=dtype,
         ),
         augment=Augment(crop=2, flip="random", normalize="cifar10"),
@@ -47,7 +52,7 @@ def main():
     numbers = np.random.default_rng(0)
     images = numbers.integers(0, 256, (BATCH, SIZE, SIZE, 3), np.uint8)
     labels = numbers.integers(0, 10, BATCH).astype(np.int32)
-    for named in sys.argv[5:]:
+    for named in sys.argv[6:]:
         count, _, where = named.partition(":")
         where = where or "replicated"
         devices = mesh.over(int(count))

@@ -30,17 +30,19 @@ def told(program, *arguments, devices):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "dtype, batch_norm, muon",
+    "dtype, batch_norm, muon, head",
     [
-        ("float32", True, 0),
-        ("float32", False, 0),
-        ("float32", True, 0.4),
-        ("bfloat16", True, 0),
+        ("float32", True, 0, "paper"),
+        ("float32", False, 0, "paper"),
+        ("float32", True, 0.4, "paper"),
+        ("bfloat16", True, 0, "paper"),
+        ("bfloat16", False, 0, "compact"),
     ],
 )
-def test_steps_come_to_the_same_bits(dtype, batch_norm, muon):
+def test_steps_come_to_the_same_bits(dtype, batch_norm, muon, head):
     counts = 1, 2, 4, 8
-    rows = told("on_devices.py", 8, dtype, batch_norm, muon, *counts, devices=8)
+    network = dtype, batch_norm, muon, head
+    rows = told("on_devices.py", 8, *network, *counts, devices=8)
     assert [row.pop("devices") for row in rows] == list(map(str, counts))
     for row in rows[1:]:
         assert row == rows[0]
@@ -51,7 +53,7 @@ def test_steps_come_to_the_same_bits(dtype, batch_norm, muon):
 def test_a_state_that_is_spread_comes_to_the_same_bits(muon):
     """And a device of eight holds an eighth of what is spread, but for small arrays."""
     places = "1", "8", "8:zero1", "8:fsdp"
-    rows = told("on_devices.py", 8, "float32", True, muon, *places, devices=8)
+    rows = told("on_devices.py", 8, "float32", True, muon, "paper", *places, devices=8)
     held = [row.pop("held") for row in rows]
     assert [row.pop("devices") for row in rows] == list(places)
     for row in rows[1:]:
@@ -75,7 +77,7 @@ def test_whole_runs_come_to_the_same_bits():
 @pytest.mark.slow
 def test_without_shards_only_rounding_differs():
     """Dropout and batch norm see the whole batch, on any number of devices."""
-    rows = told("on_devices.py", 1, "float32", True, 0, 1, 2, 4, 8, devices=8)
+    rows = told("on_devices.py", 1, "float32", True, 0, "paper", 1, 2, 4, 8, devices=8)
     for row in rows[1:]:
         np.testing.assert_allclose(row["last"], rows[0]["last"], 1e-3, 1e-5)
         np.testing.assert_allclose(row["losses"], rows[0]["losses"], 1e-4)

@@ -127,8 +127,9 @@ def _biased_on_cpu(
     x, w, b, *kernels = reverse_mode_only(x, w, b, *prepared)
     if kernels:
         w, kernels = not_trained(w, kernels)
-    if _is_fused(x, w, prepared=bool(kernels)):
-        return fused.conv3x3(x, w, b, *kernels if fused.made(kernels, x, w) else ())
+    ready = bool(kernels) and suits(x, w) and fused.made(kernels, x, w)
+    if _is_fused(x, w, prepared=ready):
+        return fused.conv3x3(x, w, b, *kernels if ready else ())
     algorithm = by_xla.algorithm(x, w)
     if isinstance(algorithm, ByKernels) and algorithm.made(kernels, x):
         return _add_bias(algorithm.convolve(x, kernels), b)

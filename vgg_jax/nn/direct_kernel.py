@@ -1,7 +1,6 @@
-"""Direct convolution, emitted: for few pixels, or in bfloat16 for few channels.
+"""Direct convolution, emitted, for few pixels.
 
-Of few pixels it costs the most to read the kernel, which tiles make four times as
-large, and of few channels the transforms.
+There it costs the most to read the kernel, which tiles make four times as large.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,8 +1,10 @@
 """Kernels of our own, each emitted and compiled once, when it is first asked for."""
 
 import functools
+import hashlib
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -17,6 +19,21 @@ if TYPE_CHECKING:
 # Pieces at least, where there is enough to do. Not as many as this machine has cores:
 # sums over them would have other bits elsewhere.
 GROUPS = 16
+
+
+def _sources() -> str:
+    """Returns a digest of this package's sources; "" where they are no files."""
+    digest = hashlib.sha256()
+    try:
+        paths = sorted(Path(__file__).parent.glob("*.py"))
+        for path in paths:
+            digest.update(path.read_bytes())
+    except OSError:
+        return ""
+    return digest.hexdigest() if paths else ""
+
+
+_SOURCES = _sources()  # as they are imported
 
 
 def registers() -> "Registers":
@@ -73,15 +90,15 @@ def _compiled(
     """
     from vgg_jax.nn import ffi
 
+    kernel = _kernel_table(layout, algorithm, option)[what]
     shape = layout.lanes, layout.rows, layout.vectors, layout.depth
     parts = "vgg_jax", what, algorithm.name if algorithm else "", option, *shape
     name = "_".join(str(part) for part in parts if part != "")
 
-    def emitted():
-        kernel = _kernel_table(layout, algorithm, option)[what]
-        return ffi.handler(name, layout.lanes, *kernel)
-
-    ffi.register(name, emitted)
+    # All that emits it is imported by now. Where a source was edited since the first
+    # was, what is in memory is of neither version: nothing is kept or taken.
+    sources = _SOURCES if _sources() == _SOURCES else ""
+    ffi.register(name, lambda: ffi.handler(name, layout.lanes, *kernel), sources)
     return name
 
 

@@ -79,14 +79,15 @@ def handler(
     return module
 
 
-def register(name: str, emitted: Callable[[], ir.Module]) -> None:
+def register(name: str, emitted: Callable[[], ir.Module], sources: str) -> None:
     """Tells XLA:CPU of a handler.
 
     Args:
         name: of it, and of its module.
         emitted: returns the module, if its code is not kept from an earlier start.
+        sources: as of `machine_code.loaded`.
     """
-    engine = machine_code.loaded(name, emitted)
+    engine = machine_code.loaded(name, emitted, sources)
     _engines.append(engine)
     function = ctypes.CFUNCTYPE(ctypes.c_void_p)(engine.get_function_address(name))
     jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(function), platform="cpu")

@@ -93,19 +93,19 @@ def _layout(features: int) -> "Registers":
     return layout._replace(vectors=1) if features <= layout.lanes else layout
 
 
-def _panels(w: jax.Array) -> jax.Array:
+def panels(w: jax.Array) -> jax.Array:
     """Returns a kernel in the order in which `direct_kernel.convolve` reads it.
 
     Returns:
-        `[panels, 9, C, panel, 1]` in float32; in bfloat16 `[panels, 9, C / 2, panel,
-        2]`, pairs of channels, as the CPU multiplies them.
+        `[panels, 9, C, panel, 1]` in float32; in bfloat16 `[panels, 9, pairs, panel,
+        2]`, of pairs of channels, as the CPU multiplies them.
     """
     *_, channels, features = w.shape
     panel, together = _layout(features).panel, 4 // w.dtype.itemsize
     rest = (0, -channels % together), (0, -features % panel)
-    units, panels = -(-channels // together), -(-features // panel)
+    units, count = -(-channels // together), -(-features // panel)
     w = jnp.pad(w, ((0, 0), (0, 0), *rest))
-    return w.reshape(9, units, together, panels, panel).transpose(3, 0, 1, 4, 2)
+    return w.reshape(9, units, together, count, panel).transpose(3, 0, 1, 4, 2)
 
 
 def _of_tiles(shape: Sequence[int]) -> tuple["Algorithm", int]:
@@ -117,11 +117,15 @@ def _of_tiles(shape: Sequence[int]) -> tuple["Algorithm", int]:
     return algorithm, batch * -(-height // algorithm.tile) * -(-width // algorithm.tile)
 
 
-def _transformed(shape: Sequence[int], w: jax.Array, flipped: bool) -> jax.Array:
+def transformed(shape: Sequence[int], w: jax.Array, *, flipped: bool) -> jax.Array:
+    """Returns a kernel as `tile_convolution.convolve` reads it, for maps of a shape.
+
+    `flipped`, it is that of the gradient by the input.
+    """
     inputs, outputs = w.shape[:1:-1] if flipped else w.shape[2:]
     (algorithm, _), layout = _of_tiles(shape), _layout(outputs)
-    panels, vectors = -(-outputs // layout.panel), -(-inputs // layout.lanes)
-    of = panels, algorithm.products, vectors * layout.lanes, layout.panel
+    count, vectors = -(-outputs // layout.panel), -(-inputs // layout.lanes)
+    of = count, algorithm.products, vectors * layout.lanes, layout.panel
     w = w.astype(jnp.float32)
     return call("kernels", algorithm, flipped, of, jnp.float32, w, layout=layout)
 
@@ -142,7 +146,7 @@ def _directly(x: jax.Array, u: jax.Array, b: jax.Array) -> jax.Array:
     rows = -(-pixels // max(1, -(-pixels // layout.rows)))  # as full as the others
     layout = layout._replace(rows=max(1, rows))
     blocks = -(-pixels // layout.rows)
-    groups = jnp.zeros(max(1, min(blocks, -(-GROUPS // u.shape[0]))), jnp.int8)
+    groups = jnp.zeros(max(1, min(blocks, -(-GROUPS // max(1, u.shape[0])))), jnp.int8)
     x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, x.shape[3] % u.shape[4])))  # to pairs
     arguments, size = (x, u, b.astype(jnp.float32), groups), x.dtype.itemsize
     of = *x.shape[:3], len(b)
@@ -151,7 +155,7 @@ def _directly(x: jax.Array, u: jax.Array, b: jax.Array) -> jax.Array:
 
 def _without_bias(x: jax.Array, w: jax.Array, *, flipped: bool) -> jax.Array:
     b = jnp.zeros(w.shape[2 if flipped else 3], jnp.float32)
-    return _convolved(x, _transformed(x.shape, w, flipped), b)
+    return _convolved(x, transformed(x.shape, w, flipped=flipped), b)
 
 
 def _kernel_gradient(x: jax.Array, g: jax.Array) -> jax.Array:
@@ -170,8 +174,8 @@ def _kernel_gradient(x: jax.Array, g: jax.Array) -> jax.Array:
 @functools.partial(jax.jit, static_argnums=1)
 def _kernel_now(w, shape):
     if is_direct(shape, w):
-        return _panels(w)
-    return _transformed(shape, w, flipped=False)
+        return panels(w)
+    return transformed(shape, w, flipped=False)
 
 
 def _by_xla(x, w):
@@ -226,7 +230,7 @@ ad.defbilinear(
 
 def _with_bias(x, w, b, u=None):
     if u is None:
-        u = _transformed(x.shape, w, flipped=False)
+        u = transformed(x.shape, w, flipped=False)
     return _directly(x, u, b) if u.ndim == 5 else _convolved(x, u, b)
 
 
@@ -254,4 +258,4 @@ def _biased_jvp(primals, tangents):
         parts.append(_convolution.bind(x, dw))
     if db is not None:
         parts.append(pixel_sums.spread(db, y.shape[:3]))
-    return y, functools.reduce(jnp.add, parts) if parts else jnp.zeroslike(y)
+    return y, functools.reduce(jnp.add, parts) if parts else jnp.zeros_like(y)

@@ -6,35 +6,37 @@ kernels of a training step takes two seconds, loading them a few milliseconds.
 """
 
 import contextlib
-import functools
 import hashlib
 import os
 import tempfile
+import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import llvmlite
 from llvmlite import binding
 
 from vgg_jax import files
 from vgg_jax.errors import ConfigError
 
+_UNUSED = 90 * 24 * 3600.0  # seconds after which code is dropped
 _DIGEST = hashlib.sha256().digest_size  # bytes before the code, by which it is checked
 
 
-def loaded(name: str, emitted: Callable[[], Any]) -> Any:
+def loaded(name: str, emitted: Callable[[], Any], sources: str) -> Any:
     """Loads the code of a module, compiled now or at an earlier start.
 
     Args:
         name: of the module: there is one with it.
         emitted: returns the module, an `llvmlite.ir.Module`; called if none is kept
-            that these sources, this LLVM and this CPU made.
+            of these sources, this LLVM and this CPU.
+        sources: a digest of what emits it; "": its code is not kept.
 
     Returns:
         An engine, which has the addresses of its functions as long as it lives.
     """
-    kept = _kept(name)
+    kept = _kept(name, sources)
     code = _read(kept)
     if code is None:
         code = _compiled(str(emitted()))
@@ -63,29 +65,16 @@ def _features() -> str:
     return f"{binding.get_host_cpu_features().flatten()},-prefer-256-bit"
 
 
-def _kept(name: str) -> Path | None:
+def _kept(name: str, sources: str) -> Path | None:
     """Returns where the code of a module is kept; None: nowhere."""
-    sources = _sources()
     if not sources:
         return None
-    parts = name, sources, version("llvmlite"), binding.get_host_cpu_name(), _features()
+    llvm = *llvmlite.__version__.split("."), *map(str, binding.llvm_version_info)
+    parts = name, sources, *llvm, binding.get_host_cpu_name(), _features()
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
     with contextlib.suppress(ConfigError):  # there is no home
         return files.cache_directory() / "kernels" / f"{name}-{key}"
     return None
-
-
-@functools.cache
-def _sources() -> str:
-    """Returns a digest of this package's sources; "" where they are no files."""
-    digest = hashlib.sha256()
-    try:
-        paths = sorted(Path(__file__).parent.glob("*.py"))
-        for path in paths:
-            digest.update(path.read_bytes())
-    except OSError:
-        return ""
-    return digest.hexdigest() if paths else ""
 
 
 def _read(kept: Path | None) -> bytes | None:
@@ -94,6 +83,7 @@ def _read(kept: Path | None) -> bytes | None:
         content = kept.read_bytes() if kept else b""
         digest, code = content[:_DIGEST], content[_DIGEST:]
         if code and hashlib.sha256(code).digest() == digest:
+            os.utime(kept)  # it is used
             return code
     return None
 
@@ -109,5 +99,14 @@ def _keep(code: bytes, kept: Path | None) -> None:
             with open(number, "wb") as file:
                 file.write(hashlib.sha256(code).digest() + code)
             os.replace(part, kept)
-        except OSError:
+        except BaseException:
             os.unlink(part)
+            raise
+        _drop_unused(kept.parent)
+
+
+def _drop_unused(directory: Path) -> None:
+    oldest = time.time() - _UNUSED
+    for path in directory.iterdir():
+        if path.stat().st_mtime < oldest:
+            path.unlink()

@@ -85,6 +85,8 @@ def _with_product_jvp(primals, tangents):
 
 def _with_product_transposed(ct, x, y):
     """By `y`: no other argument is ever a tangent."""
+    if type(ct) is ad.Zero:
+        return None, ad.Zero(y.aval)
     total, product = (jnp.expand_dims(row, _AXES) for row in ct)
     at_pixels = total + product * x.astype(jnp.float32)
     return None, at_pixels.astype(y.aval.dtype)

@@ -204,7 +204,9 @@ class VGG(nn.Module):
         )
 
     def is_of_small_kernels(self) -> bool:
-        """Returns whether it has no kernel larger than 3x3, and is dense in `fc8` only.
+        """Returns whether kernels of ours can do all that is large in it, on a CPU.
+
+        No convolution is larger than 3x3, and no layer but a small `fc8` is dense.
 
         >>> VGG("D", head="compact").is_of_small_kernels()
         True
@@ -212,9 +214,9 @@ class VGG(nn.Module):
         False
         """
         least = architecture.least_size(self.variant)
-        *specs, _ = self.layers((least, least))
-        convs = (spec.kernel <= 3 for spec in specs if spec.kind == "conv")
-        return all(convs) and all(spec.kind != "dense" for spec in specs)
+        specs = self.layers((least, least))
+        small = all(spec.kernel <= 3 for spec in specs if spec.kind == "conv")
+        return small and self.conv == "auto" and self.head == "compact"
 
     def is_frozen_norm(self, name: str) -> bool:
         """Returns whether no parameter of a batch norm trains.
