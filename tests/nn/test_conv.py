@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from vgg_jax import machine
+from vgg_jax import backend, machine
 from vgg_jax.nn import by_xla, conv, pieces, pooling, relu, winograd
 from vgg_jax.nn.architecture import CONFIGURATIONS
 from vgg_jax.nn.architecture import layers as network_layers
@@ -75,15 +75,17 @@ def reference(x, w, b, g):
     return y, dx[:, r : r + height, r : r + width], dw, g.sum((0, 1, 2))
 
 
-@jax.jit
 def value_and_gradients(x, w, b, g):
     y, pull = jax.vjp(conv.conv2d, x, w, b)
     return y, *pull(g)
 
 
-def check(shape, batch, dtype, tolerance=TOLERANCE):
+compiled = jax.jit(value_and_gradients)
+
+
+def check(shape, batch, dtype, tolerance=TOLERANCE, program=compiled):
     rounded, exact = operands(shape, batch, dtype)
-    results = value_and_gradients(*rounded)
+    results = program(*rounded)
     names = ("value", "input gradient", "kernel gradient", "bias gradient")
     for name, got, want in zip(names, results, reference(*exact), strict=True):
         assert got.dtype == dtype and got.shape == want.shape, name
@@ -95,6 +97,17 @@ def check(shape, batch, dtype, tolerance=TOLERANCE):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_every_layer(shape, dtype, kernels):
     check(shape, 2, dtype)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(2, 2, 512, 512, 3), (4, 4, 256, 512, 3), (4, 4, 512, 512, 1), (1, 1, 64, 48, 3)],
+)
+def test_bfloat16_as_networks_of_small_kernels_train(shape, kernels):
+    """Without oneDNN, where matrix products do it."""
+    options = backend.compiler_options("bfloat16", small_kernels=True)
+    program = jax.jit(value_and_gradients, compiler_options=options)
+    check(shape, 2, "bfloat16", program=program)
 
 
 @pytest.mark.parametrize("batch", [8, 16, 24])
@@ -198,7 +211,7 @@ def test_reference_sees_a_wrong_gradient():
     """The tolerance leaves no room for one lost pixel."""
     (x, *rest), exact = operands((32, 32, 64, 64, 3), 2, "float32")
     want = reference(*exact)[2]
-    got = value_and_gradients(x.at[0, 3, 4].set(0), *rest)[2]
+    got = compiled(x.at[0, 3, 4].set(0), *rest)[2]
     assert np.linalg.norm(got - want) > 10 * TOLERANCE["float32"] * np.linalg.norm(want)
 
 
