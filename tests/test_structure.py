@@ -119,6 +119,11 @@ def test_importing_the_package_loads_nothing_heavy():
     assert not {name.partition(".")[0] for name in loaded} & set(HEAVY)
 
 
+def test_the_start_of_a_run_waits_for_no_matplotlib():
+    code = "import sys, vgg_jax.cli.train, vgg_jax.training.loop; print(*sys.modules)"
+    assert "matplotlib" not in python(code).split()
+
+
 def test_importing_any_module_starts_no_backend():
     """Nor does it parse flags, or need a configured machine."""
     code = (

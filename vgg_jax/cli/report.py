@@ -13,7 +13,7 @@ from pathlib import Path
 from vgg_jax.errors import RunError
 from vgg_jax.files import write_atomically
 from vgg_jax.runs import comparison, report
-from vgg_jax.runs.run_record import RunRecord
+from vgg_jax.runs.run_record import REPORT, RunRecord
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> None:
         RunError: a directory holds no run, or the page cannot be written.
     """
     records = [RunRecord(workdir) for workdir in options.workdir]
-    name = comparison.FILE if len(records) > 1 else report.FILE
+    name = comparison.FILE if len(records) > 1 else REPORT
     path = options.out or options.workdir[0] / name
     if len(records) > 1:
         text = comparison.page(records, path.parent)

@@ -32,6 +32,7 @@ from vgg_jax.cli import config_file, settings_check
 from vgg_jax.errors import ConfigError, RunError
 from vgg_jax.files import write_atomically
 from vgg_jax.runs import comparison, devices, launcher, report, sweep_grid
+from vgg_jax.runs.run_record import REPORT
 from vgg_jax.runs.setting import spread
 from vgg_jax.runs.sweep import Sweep
 
@@ -105,7 +106,7 @@ def _sweep(sweep: Sweep, options: argparse.Namespace, workdir: Path) -> None:
     write_atomically(workdir / "sweep.json", json.dumps(rows, indent=2) + "\n")
     names = dict.fromkeys(name for s in settings for name in sweep.names(s))
     for name in names:  # the page links to them
-        if not (workdir / name / report.FILE).exists():
+        if not (workdir / name / REPORT).exists():
             report.write(workdir / name)
     page = comparison.page([sweep.records[name] for name in names], workdir)
     write_atomically(workdir / comparison.FILE, page)

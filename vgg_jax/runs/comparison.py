@@ -9,7 +9,7 @@ import numpy as np
 from vgg_jax.runs import report
 from vgg_jax.runs.curves import Line, curves, flattened, legend
 from vgg_jax.runs.html_page import duration, link, render
-from vgg_jax.runs.run_record import RunRecord
+from vgg_jax.runs.run_record import REPORT, RunRecord
 from vgg_jax.runs.setting import Setting, differing, ranking, settings, spread
 
 FILE = "comparison.html"
@@ -65,7 +65,7 @@ def _run(record: RunRecord, directory: Path) -> dict[str, Any]:
     unfinished = "not tested" if record.trained else "unfinished"
     best = record.column("val_accuracy")[1]
     return {
-        "link": link(record.workdir / report.FILE, directory),
+        "link": link(record.workdir / REPORT, directory),
         "seed": record.config["seed"],
         "test": spread([test["accuracy"]]) if test else unfinished,
         "count": f"{test['count']:,}" if "count" in test else "",

@@ -13,10 +13,9 @@ from vgg_jax.runs.confusion import confusion
 from vgg_jax.runs.curves import Line, curves, flattened, legend
 from vgg_jax.runs.gallery import Gallery
 from vgg_jax.runs.html_page import duration, link, render
-from vgg_jax.runs.run_record import RunRecord
+from vgg_jax.runs.run_record import REPORT, RunRecord
 from vgg_jax.runs.workdir import flatten
 
-FILE = "report.html"
 EXPORTED = "page.html"  # what `vgg export --to=html` leaves in a workdir
 _FILTERS = 64  # shown at most
 _TOP5_SAYS = 5  # classes, beyond which a top-5 accuracy says something
@@ -33,7 +32,7 @@ _COLUMNS = (
 
 def write(workdir: Path) -> Path:
     """Writes `<workdir>/report.html`; returns its path."""
-    path = workdir / FILE
+    path = workdir / REPORT
     write_atomically(path, page(RunRecord(workdir)))
     return path
 

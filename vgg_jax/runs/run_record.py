@@ -9,6 +9,7 @@ from vgg_jax.runs import checked_json, metric_log
 from vgg_jax.runs.workdir import CONFIG
 
 RESULT = "result.json"
+REPORT = "report.html"
 
 
 class RunRecord:

@@ -16,9 +16,9 @@ from vgg_jax import files, memory, processes
 from vgg_jax.data import batches
 from vgg_jax.errors import RESUMES, ConfigError, RunError, system_errors
 from vgg_jax.files import write_atomically
-from vgg_jax.runs import checked_json, metric_log, report
+from vgg_jax.runs import checked_json, metric_log
 from vgg_jax.runs.checkpoint import NotFinite, number
-from vgg_jax.runs.run_record import RESULT, RunRecord
+from vgg_jax.runs.run_record import REPORT, RESULT, RunRecord
 from vgg_jax.runs.workdir import CHECKPOINTS, claim, differences, flatten
 from vgg_jax.training import idle, progress, step
 from vgg_jax.training.config import Config, resolve
@@ -88,7 +88,7 @@ def train(
                     raise _stopped(session, "before the test")
                 text = checked_json.dumps(result, indent=2)
                 write_atomically(workdir / RESULT, text + "\n")
-                (workdir / report.FILE).unlink(missing_ok=True)  # made before the test
+                (workdir / REPORT).unlink(missing_ok=True)  # made before the test
         else:
             say(f"{workdir} is finished; its result:")
         progress.show_result(console, result)
@@ -116,12 +116,14 @@ def _known_result(
 
 def _show_report(workdir: Path, say: Callable[[str], None]) -> None:
     """Says where the page of a finished run is; makes it where a kill prevented it."""
-    page = workdir / report.FILE
+    page = workdir / REPORT
     try:
         if not page.exists():
+            from vgg_jax.runs import report  # matplotlib: a start need not wait for it
+
             report.write(workdir)
         say(f"report: {page}")
-    except (OSError, RunError) as error:
+    except (ImportError, OSError, RunError) as error:
         say(f"{page} could not be made ({error}); vgg report --workdir={workdir}")
 
 
