@@ -21,9 +21,9 @@ from vgg_jax.nn.reverse_mode import not_trained, reverse_mode_only
 
 IMPLEMENTATIONS = ("auto", "lax")
 
-# Where kernels are prepared for `fused.py` and nothing else need be read, only so many
-# times as few pixels are "few" (`by_xla.has_few_pixels`).
-_FEWER = {"float32": 8, "bfloat16": 4}
+# Where a kernel is prepared, and the CPU has no products for few pixels of its type,
+# only so many times as few are "few" (`by_xla.has_few_pixels`).
+_FEWER = 4
 
 
 def conv2d(
@@ -96,9 +96,9 @@ def _is_fused(x: jax.Array, w: jax.Array, *, prepared: bool) -> bool:
     """Returns whether `fused.py` is the fastest."""
     if w.shape[0] != 3 or by_xla.is_pointwise(x, w) or not suits(x, w):
         return False
-    if prepared and fused.is_direct(x.shape, w):
+    if prepared and fused.has_direct(x.dtype):
         return True
-    return not by_xla.has_few_pixels(x, w, _FEWER[x.dtype.name] if prepared else 1)
+    return not by_xla.has_few_pixels(x, w, _FEWER if prepared else 1)
 
 
 def _biased(x: jax.Array, w: jax.Array, b: jax.Array, *_: jax.Array) -> jax.Array:

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 from jax.interpreters import ad
+from jax.typing import DTypeLike
 
 from vgg_jax import machine
 from vgg_jax.nn import by_xla, pixel_sums
@@ -24,13 +25,13 @@ from vgg_jax.nn.operations import operation
 if TYPE_CHECKING:
     from vgg_jax.nn.algorithms import Algorithm, Registers
 
-# Tiles up to which a prepared kernel is faster without them (`benchmarks/layers.py`),
-# and inputs times outputs up to which that of bfloat16 stays in the cache.
+# Tiles up to which a prepared kernel is faster without them, and inputs times outputs
+# up to which tiles stay in the cache (`benchmarks/few_pixels.py`).
 _FEW_TILES = {
     ("f4", "float32"): 2,
     ("f4", "bfloat16"): 16,
-    ("pairs", "float32"): 8,
-    ("pairs", "bfloat16"): 32,
+    ("pairs", "float32"): 2,
+    ("pairs", "bfloat16"): 4,
 }
 _LARGE_KERNEL = 128 * 256
 _FEW_CHANNELS = 4  # of images
@@ -69,17 +70,21 @@ def made(prepared: Sequence[jax.Array], x: jax.Array, w: jax.Array) -> bool:
     return (prepared[0].shape, prepared[0].dtype) == (expected.shape, expected.dtype)
 
 
+def has_direct(dtype: DTypeLike) -> bool:
+    """Returns whether few pixels of a type have a kernel that this CPU can compute."""
+    return dtype != jnp.bfloat16 or machine.multiplies_pairs()
+
+
 def is_direct(shape: Sequence[int], w: jax.Array) -> bool:
     """Returns whether maps are faster without tiles, where a kernel is prepared.
 
-    So they are where it costs the most to read the kernel; in bfloat16 if the CPU
-    multiplies pairs of them.
+    So they are where it costs the most to read the kernel, and where `has_direct`.
 
     Args:
         shape: of the maps, `[B, H, W, C]`.
         w: the kernel, `[3, 3, C, K]`.
     """
-    if w.dtype == jnp.bfloat16 and not machine.multiplies_pairs():
+    if not has_direct(w.dtype):
         return False
     algorithm, tiles = _of_tiles(shape)
     is_large = w.shape[2] * w.shape[3] >= _LARGE_KERNEL
