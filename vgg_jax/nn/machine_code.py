@@ -79,8 +79,10 @@ def _kept(name: str, sources: str) -> Path | None:
 
 def _read(kept: Path | None) -> bytes | None:
     """Returns code that was kept; None: there is none, or it is damaged."""
+    if not kept:
+        return None
     with contextlib.suppress(OSError):
-        content = kept.read_bytes() if kept else b""
+        content = kept.read_bytes()
         digest, code = content[:_DIGEST], content[_DIGEST:]
         if code and hashlib.sha256(code).digest() == digest:
             os.utime(kept)  # it is used
