@@ -147,7 +147,7 @@ def compute_dtype(name: str) -> str:
 
 
 def compiler_options(
-    dtype: DTypeLike, platform: str = "", *, small_kernels: bool = False
+    dtype: DTypeLike, platform: str = "", *, by_kernels: bool = False
 ) -> dict[str, bool | str]:
     """Returns the options with which `jax.jit` compiles a program of ours.
 
@@ -159,9 +159,9 @@ def compiler_options(
     Args:
         dtype: the type that the program computes in.
         platform: of the devices that it is compiled for; "": where JAX computes.
-        small_kernels: whether it is on one device and of a network that has no others
-            (`VGG.is_of_small_kernels`): oneDNN is faster by 5x5 ones, and twice as
-            fast by those of `fc6` and `fc7`.
+        by_kernels: whether it is on one device and of a network of which they do all
+            that is large (`VGG.is_by_kernels`): oneDNN is faster by 5x5 convolutions,
+            and twice as fast by `fc6` and `fc7` where the CPU lacks AVX512_BF16.
 
     >>> compiler_options("bfloat16", platform="tpu")
     {}
@@ -173,7 +173,7 @@ def compiler_options(
     is_told = _YNN_FLAG in os.environ.get("XLA_FLAGS", "")
     if not is_told and _knows_ynn():
         options[_YNN_FLAG] = _YNN_PRODUCTS.decode()
-    by_ours = small_kernels and machine.has_fused(name)
+    by_ours = by_kernels and machine.has_fused(name)
     if onednn() and (name == "float32" or by_ours):
         options[_ONEDNN_FLAG.decode()] = False
     return options

@@ -103,9 +103,9 @@ def test_every_layer(shape, dtype, kernels):
     "shape",
     [(2, 2, 512, 512, 3), (4, 4, 256, 512, 3), (4, 4, 512, 512, 1), (1, 1, 64, 48, 3)],
 )
-def test_bfloat16_as_networks_of_small_kernels_train(shape, kernels):
+def test_bfloat16_as_networks_by_kernels_train(shape, kernels):
     """Without oneDNN, where matrix products do it."""
-    options = backend.compiler_options("bfloat16", small_kernels=True)
+    options = backend.compiler_options("bfloat16", by_kernels=True)
     program = jax.jit(value_and_gradients, compiler_options=options)
     check(shape, 2, "bfloat16", program=program)
 

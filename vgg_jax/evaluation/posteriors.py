@@ -12,6 +12,7 @@ from vgg_jax.evaluation.grouping import Group, Grouping, Item
 from vgg_jax.evaluation.ways import WAYS
 from vgg_jax.interop.network import Network
 from vgg_jax.nn import dense
+from vgg_jax.nn.conv import quick_to_compile
 from vgg_jax.nn.preprocessing import normalize
 from vgg_jax.nn.softmax import softmax
 
@@ -44,11 +45,10 @@ class Posteriors:
         pixels: int,
     ) -> None:
         self._mesh = mesh = meshes.over()
-        # The fast convolutions take seconds to compile, which a batch that comes once
-        # does not win back; XLA's own differ by rounding.
         placed = [meshes.on_all(n.configured(dtype="float32"), mesh) for n in networks]
-        plain = [network.configured(conv="lax") for network in placed]
-        self._networks = {True: placed, False: plain}  # by `Group.is_full`
+        quick = quick_to_compile("float32") if mesh.size == 1 else "lax"
+        soon = [network.configured(conv=quick) for network in placed]
+        self._networks = {True: placed, False: soon}  # by `Group.is_full`
         self._size, self._flip = size, flip
         self._groupings = {way: Grouping(pixels, mesh.size) for way in ways}
         self._shares = {w: 1 / (len(ways) * scales * WAYS[w].parts_count) for w in ways}

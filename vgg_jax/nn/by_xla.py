@@ -26,7 +26,7 @@ import jax.numpy as jnp
 from jax.export import is_symbolic_dim
 
 from vgg_jax import machine
-from vgg_jax.nn import direct, winograd
+from vgg_jax.nn import direct, matmul, winograd
 from vgg_jax.nn.spread import local_shape
 
 _MIN_WINOGRAD_CHANNELS = 32  # with fewer, the transforms cost more than they save
@@ -128,7 +128,7 @@ def _pointwise(x: jax.Array, w: jax.Array) -> jax.Array:
     centre = w.shape[0] // 2
     # Flat: without oneDNN, XLA:CPU rounds the batched form's bfloat16 kernel gradient
     # 10x worse.
-    y = x.reshape(-1, x.shape[-1]) @ w[centre, centre]
+    y = matmul.product(x.reshape(-1, x.shape[-1]), w[centre, centre])
     return y.reshape(*x.shape[:3], w.shape[-1])
 
 

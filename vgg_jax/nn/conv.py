@@ -11,7 +11,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
+from vgg_jax import machine
 from vgg_jax.errors import choose
 from vgg_jax.nn import by_xla, direct, fused, pixel_sums
 from vgg_jax.nn.by_platform import by_platform
@@ -90,6 +92,18 @@ def prepared(shape: Sequence[int], w: jax.Array) -> tuple[jax.Array, ...]:
         return (fused.kernel(x, w),)
     algorithm = by_xla.algorithm(x, w)
     return tuple(algorithm.kernels(w)) if isinstance(algorithm, ByKernels) else ()
+
+
+def quick_to_compile(dtype: DTypeLike) -> str:
+    """Returns the implementation for a program of a type that runs a few times.
+
+    Without kernels of our own what "auto" picks takes seconds to compile, more than
+    such a program wins by it. "lax" differs by rounding.
+
+    >>> quick_to_compile("float32") in ("auto", "lax")
+    True
+    """
+    return "auto" if machine.has_fused(jnp.dtype(dtype).name) else "lax"
 
 
 def _is_fused(x: jax.Array, w: jax.Array, *, prepared: bool) -> bool:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from vgg_jax.errors import ConfigError
-from vgg_jax.nn import architecture
+from vgg_jax.nn import architecture, matmul
 from vgg_jax.nn.architecture import LayerSpec
 from vgg_jax.nn.vgg import VGG, Activations
 
@@ -192,4 +192,4 @@ def _windowed(
     # per pixel of the image, where conv1_1's activations take 256.
     x = jnp.concatenate([x[:, :, j : j + width] for j in range(side)], -1)
     x = jnp.concatenate([x[:, i : i + height] for i in range(side)], -1)
-    return x @ kernel + bias[None, None, None]
+    return matmul.product(x, kernel) + bias[None, None, None]

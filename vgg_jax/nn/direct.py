@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.export import is_symbolic_dim
 
-from vgg_jax.nn import pieces, winograd
+from vgg_jax.nn import matmul, pieces, winograd
 from vgg_jax.nn.spread import local_shape
 
 Convolution = Callable[[jax.Array, jax.Array], jax.Array]
@@ -95,7 +95,8 @@ def by_gathering(x: jax.Array, w: jax.Array) -> jax.Array:
     moves = range(size // 2, -(size // 2) - 1, -1)
     rows = [_shifted(x, down, 1) for down in moves]
     seen = jnp.concatenate([_shifted(row, by, 2) for row in rows for by in moves], -1)
-    y = seen.reshape(-1, seen.shape[-1]) @ w.reshape(-1, features)
+    seen = seen.reshape(-1, seen.shape[-1])
+    y = matmul.product(seen, w.reshape(-1, features))
     return y.reshape(*x.shape[:3], features)
 
 
@@ -107,8 +108,7 @@ def by_spreading(g: jax.Array, w: jax.Array) -> jax.Array:
     takes longer than all else where there are few pixels.
     """
     (*shape, features), (size, _, channels, _) = g.shape, w.shape
-    both = g.reshape(-1, features), w.reshape(-1, features)
-    parts = lax.dot_general(*both, (((1,), (1,)), ((), ())))
+    parts = matmul.by_transposed(g.reshape(-1, features), w.reshape(-1, features))
     # One axis at a time: meshes of explicit axes refuse to split two at once.
     parts = parts.reshape(-1, size, size, channels)
     parts = parts.reshape(*shape, size, size, channels)

@@ -10,6 +10,7 @@ from functools import partial
 from vgg_jax.nn.algorithms import Registers
 from vgg_jax.nn.ffi import Buffer
 from vgg_jax.nn.llvm import Code, Int
+from vgg_jax.nn.tiles import outer
 
 
 def pieces(c: Code, arguments: list[Buffer], results: list[Buffer]) -> Int:
@@ -39,7 +40,7 @@ def convolve(
     features = y.dims[3]
     units = u.dims[2]  # of 4 bytes: channels, or pairs of them
     pixels = c.mul(batch, height, width)
-    panel_size, multiply = registers.panel, c.fma if size == 4 else c.fma_pairs
+    panel_size = registers.panel
     (nothing,) = c.arrays([c.add(units, c.lanes)])
     c.clear(nothing, units)
 
@@ -66,14 +67,14 @@ def convolve(
             tap_at = c.at(u.data, c.mul(plane, units, panel_size))
             with c.loop(units, *over_taps.carried) as over_units:
                 unit = over_units.index
-                at = c.at(tap_at, c.mul(unit, panel_size))
-                vectors = [c.load(at, v * c.lanes) for v in range(registers.vectors)]
-                totals = iter(over_units.carried)
-                over_units.carried = [
-                    multiply(left, vector, next(totals))
-                    for left in (c.broadcast(left, unit) for left in lefts)
-                    for vector in vectors
-                ]
+                over_units.carried = outer(
+                    c,
+                    registers,
+                    [c.at(left, unit) for left in lefts],
+                    c.at(tap_at, c.mul(unit, panel_size)),
+                    over_units.carried,
+                    pairs=size == 2,
+                )
             over_taps.carried = over_units.carried
         return over_taps.carried
 

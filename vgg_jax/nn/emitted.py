@@ -57,7 +57,8 @@ def call(
     Args:
         what: one of `_kernel_table`.
         algorithm: of a convolution.
-        option: the bytes of an element; of kernels, whether they are flipped.
+        option: the bytes of an element; of kernels, whether they are flipped; of a
+            product of matrices, whether the second is transposed.
         shape: of the result.
         dtype: of the result.
         *arguments: what it reads.
@@ -86,7 +87,8 @@ def _compiled(
         what: one of `_kernel_table`.
         layout: what it is made for.
         algorithm: of a convolution.
-        option: the bytes of an element; of kernels, whether they are flipped.
+        option: the bytes of an element; of kernels, whether they are flipped; of a
+            product of matrices, whether the second is transposed.
     """
     from vgg_jax.nn import ffi
 
@@ -106,6 +108,7 @@ def _kernel_table(layout, algorithm, option):
     """Returns (numbers of axes, number of pieces, what a piece is) by name."""
     from vgg_jax.nn import (
         direct_kernel,
+        matmul_kernel,
         sums,
         tile_convolution,
         tile_gradient,
@@ -131,6 +134,11 @@ def _kernel_table(layout, algorithm, option):
             ([4, 5, 1, 1], [4]),
             direct_kernel.pieces,
             of(direct_kernel.convolve, registers=layout, size=option),
+        ),
+        "matmul": (
+            ([3, 2, 1, 1], [2]),
+            matmul_kernel.pieces,
+            of(matmul_kernel.multiply, registers=layout, transposed=bool(option)),
         ),
         "by_kernel": (
             ([4, 4], [4]),

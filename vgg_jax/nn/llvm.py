@@ -211,6 +211,12 @@ class Code:
         name = f"llvm.x86.avx512bf16.dpbf16ps.{32 * self.lanes}"
         return self._call(name, self.vector, c, a, b)
 
+    def pairs(self, low: Any, high: Any) -> Any:
+        """Returns pairs of bfloat16, of 4 bytes each, of floats that are such."""
+        low, high = (self.b.bitcast(half, self._wide) for half in (low, high))
+        low = self.b.lshr(low, self._integers(16))
+        return self.b.bitcast(self.b.or_(low, high), self.vector)
+
     def combined(self, matrix: Sequence[Sequence[float]], parts: Sequence[Any]) -> list:
         """Returns one linear combination of vectors per row of a matrix."""
         return [self._combination(row, parts) for row in matrix]

@@ -86,8 +86,9 @@ def convolve(
                     totals = over_vectors.carried
                     for lane in range(registers.depth):
                         at = c.at(right, lane * panel_size)
-                        places = [(r * c.lanes + lane) for r in range(registers.rows)]
-                        totals = outer(c, registers, left, places, at, totals)
+                        places = (r * c.lanes + lane for r in range(registers.rows))
+                        lefts = [c.at(left, place) for place in places]
+                        totals = outer(c, registers, lefts, at, totals)
                     over_vectors.carried = totals
                 for i, total in enumerate(over_vectors.carried):
                     r, v = divmod(i, registers.vectors)

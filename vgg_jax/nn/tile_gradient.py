@@ -93,14 +93,11 @@ def by_kernel(
                     sums = [c.load(at, i * c.lanes) for i in range(count_of_sums)]
                     with c.loop(count, *sums) as over_tiles:
                         tile = over_tiles.index
-                        over_tiles.carried = outer(
-                            c,
-                            registers,
-                            c.at(left, c.mul(tile, c.lanes)),
-                            places,
-                            c.at(right, c.mul(tile, panel_size)),
-                            over_tiles.carried,
-                        )
+                        here = c.at(left, c.mul(tile, c.lanes))
+                        lefts = [c.at(here, place) for place in places]
+                        there = c.at(right, c.mul(tile, panel_size))
+                        totals = outer(c, registers, lefts, there, over_tiles.carried)
+                        over_tiles.carried = totals
                     for i, total in enumerate(over_tiles.carried):
                         c.store(total, at, i * c.lanes)
 

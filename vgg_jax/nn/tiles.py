@@ -134,9 +134,12 @@ def storer(
     return store
 
 
-def outer(c: Code, registers: Registers, left, places, right, totals) -> list[Any]:
-    """Adds floats of `left`, at some places, times the vectors at `right`."""
+def outer(
+    c: Code, registers: Registers, lefts, right, totals, *, pairs: bool = False
+) -> list[Any]:
+    """Adds the floats at `lefts` times the vectors at `right`, or pairs of bfloat16."""
+    multiply = c.fma_pairs if pairs else c.fma
     vectors = [c.load(right, v * c.lanes) for v in range(registers.vectors)]
-    factors = (c.broadcast(left, place) for place in places)
-    pairs = ((factor, vector) for factor in factors for vector in vectors)
-    return [c.fma(*pair, total) for pair, total in zip(pairs, totals, strict=True)]
+    factors = (c.broadcast(left, 0) for left in lefts)
+    both = ((factor, vector) for factor in factors for vector in vectors)
+    return [multiply(*one, total) for one, total in zip(both, totals, strict=True)]

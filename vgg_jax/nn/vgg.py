@@ -12,9 +12,10 @@ from flax import linen as nn
 from jax import lax
 from jax.typing import DTypeLike
 
+from vgg_jax import machine
 from vgg_jax.errors import ConfigError
 from vgg_jax.fields import Rule, check, field, in_range, one_of, positive, share, widths
-from vgg_jax.nn import architecture, conv
+from vgg_jax.nn import architecture, conv, matmul
 from vgg_jax.nn.architecture import HEADS, LayerSpec
 from vgg_jax.nn.conv import IMPLEMENTATIONS, conv2d
 from vgg_jax.nn.initializers import INITIALIZERS
@@ -203,20 +204,22 @@ class VGG(nn.Module):
             last=last,
         )
 
-    def is_of_small_kernels(self) -> bool:
-        """Returns whether kernels of ours can do all that is large in it, on a CPU.
+    def is_by_kernels(self) -> bool:
+        """Returns whether kernels of ours do all that is large in it, on a CPU of ours.
 
-        No convolution is larger than 3x3, and no layer but a small `fc8` is dense.
+        No convolution is larger than 3x3; and no layer but a small `fc8` is dense, or
+        the CPU has AVX512_BF16, for which there is a kernel (`matmul.py`).
 
-        >>> VGG("D", head="compact").is_of_small_kernels()
+        >>> VGG("D", head="compact").is_by_kernels()
         True
-        >>> VGG("D").is_of_small_kernels()  # but for fc6 and fc7
+        >>> VGG("conv5-64 |", head="compact").is_by_kernels()
         False
         """
         least = architecture.least_size(self.variant)
         specs = self.layers((least, least))
         small = all(spec.kernel <= 3 for spec in specs if spec.kind == "conv")
-        return small and self.conv == "auto" and self.head == "compact"
+        few_dense = self.head == "compact" or machine.multiplies_pairs()
+        return small and few_dense and self.conv == "auto"
 
     def is_frozen_norm(self, name: str) -> bool:
         """Returns whether no parameter of a batch norm trains.
@@ -405,10 +408,13 @@ def _average(model: VGG, spec: LayerSpec, x: jax.Array, train: bool) -> jax.Arra
 
 def _dense(model: VGG, spec: LayerSpec, x: jax.Array, train: bool) -> jax.Array:
     del train
-    init = INITIALIZERS[model.kernel_init][1]
-    return nn.Dense(spec.channels, kernel_init=init, dtype=model.dtype, name=spec.name)(
-        x
-    )
+    return nn.Dense(
+        spec.channels,
+        kernel_init=INITIALIZERS[model.kernel_init][1],
+        dtype=model.dtype,
+        dot_general=matmul.dot_general if model.conv == "auto" else None,
+        name=spec.name,
+    )(x)
 
 
 def _dropout(model: VGG, spec: LayerSpec, x: jax.Array, train: bool) -> jax.Array:

@@ -16,6 +16,7 @@ from vgg_jax.evaluation import metrics
 from vgg_jax.evaluation.exact import Evaluation
 from vgg_jax.inference.grad_cam import grad_cam
 from vgg_jax.interop import trained
+from vgg_jax.nn.conv import quick_to_compile
 from vgg_jax.runs import gallery, metric_log
 from vgg_jax.training.session import Session
 from vgg_jax.training.step import TrainState, network_input
@@ -116,7 +117,8 @@ def _heat(
         float32 `[E, h, w]`, the largest value of each map 1.
     """
     try:
-        network = trained.read(session.workdir).configured(conv="lax")
+        network = trained.read(session.workdir)
+        network = network.configured(conv=quick_to_compile(network.model.dtype))
         side = session.config.augment.resize or pictures.shape[1]
         size = (len(pictures), side, side, pictures.shape[-1])
         seen = jax.image.resize(pictures.astype(np.float32) / 255, size, "bilinear")

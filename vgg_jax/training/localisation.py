@@ -204,8 +204,8 @@ def _begun(network: Network, task: _Task) -> _State:
 
 @functools.lru_cache(8)
 def _compiled(task: _Task) -> Callable[..., tuple[_State, jax.Array]]:
-    small = task.model.is_of_small_kernels()
-    options = backend.compiler_options(task.model.dtype, small_kernels=small)
+    small = task.model.is_by_kernels()
+    options = backend.compiler_options(task.model.dtype, by_kernels=small)
     update = partial(_updated, task)
     return jax.jit(update, donate_argnums=0, compiler_options=options)
 
