@@ -359,6 +359,13 @@ def test_an_exported_program_has_the_fastest_of_XLA():
     assert "stablehlo.convolution" not in text
 
 
+def test_of_images_on_a_mesh_of_one_device():
+    """As they are where a run keeps its images on the device."""
+    x = jax.device_put(X, meshes.spread(meshes.over(1)))
+    assert "vgg_jax_by_kernel_f4" in jax.jit(gradient).lower(x, W).as_text()
+    np.testing.assert_array_equal(jax.jit(gradient)(x, W), jax.jit(gradient)(X, W))
+
+
 def test_in_a_shard_map_whose_kernels_alone_vary():
     """Under `check_vma`, the result varies as they do."""
     mapped = jax.shard_map(

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from vgg_jax import mesh as meshes
 from vgg_jax.data.batches import Batch
@@ -52,10 +53,9 @@ def score(
     network.check_map((1, *split.image_shape), HEAD)
     mesh = meshes.over()
     network = network.configured(dtype="float32")
-    step = jax.jit(partial(_step, network, views))
-    if mesh.size == 1:
-        count = padded(batch_size, len(split), parts=1)
-        network = network.prepared((count, *split.image_shape[:2]))
+    step = jax.jit(partial(_step, network, views, mesh))
+    count = padded(batch_size, len(split), parts=mesh.size)
+    network = network.prepared((count // mesh.size, *split.image_shape[:2]))
     found = evaluate(
         lambda variables, batch: step(variables, meshes.in_parts(batch, mesh)),
         meshes.on_all(network.variables, mesh),
@@ -68,9 +68,13 @@ def score(
     return found
 
 
-def _step(network: Network, views: int, variables: Any, batch: Batch):
+def _step(network: Network, views: int, mesh: Mesh, variables: Any, batch: Batch):
     """Returns the totals of a batch, and its logits."""
-    apply = partial(network.model.apply, variables)
-    images = normalize(jnp.asarray(batch.images), network.preprocessing)
-    logits = averaged(apply, images, views)
+
+    def seen(variables: Any, images: jax.Array) -> jax.Array:
+        apply = partial(network.model.apply, variables)
+        images = normalize(jnp.asarray(images), network.preprocessing)
+        return averaged(apply, images, views)
+
+    logits = meshes.by_rows(seen, mesh)(variables, batch.images)
     return Sums.of(cross_entropy(logits, batch.labels), logits, batch.labels), logits

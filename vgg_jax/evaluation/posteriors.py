@@ -1,11 +1,12 @@
 """Mean soft-max posteriors of pictures, of which networks see many parts."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from vgg_jax import mesh as meshes
 from vgg_jax.evaluation.grouping import Group, Grouping, Item
@@ -46,7 +47,7 @@ class Posteriors:
     ) -> None:
         self._mesh = mesh = meshes.over()
         placed = [meshes.on_all(n.configured(dtype="float32"), mesh) for n in networks]
-        quick = quick_to_compile("float32") if mesh.size == 1 else "lax"
+        quick = quick_to_compile("float32")
         soon = [network.configured(conv=quick) for network in placed]
         self._networks = {True: placed, False: soon}  # by `Group.is_full`
         self._size, self._flip = size, flip
@@ -78,19 +79,24 @@ class Posteriors:
         pixels, sizes = meshes.in_parts((group.pixels, group.sizes), self._mesh)
         shown = [pixels, _mirrored(pixels, sizes)] if self._flip else [pixels]
         networks = self._networks[group.is_full]
+        posteriors = _compiled(self._mesh, WAYS[way].whole)
         for mean, network in zip(self.means, networks, strict=True):
             for images in shown:
-                rows = _of_group(network, images, sizes, WAYS[way].whole)
+                rows = posteriors(network, images, sizes)
                 seen = np.asarray(rows, np.float64)[: len(group.numbers)]
                 share = self._shares[way] / len(shown)
                 np.add.at(mean, group.numbers, share * seen)
 
 
-@functools.partial(jax.jit, static_argnames="whole")
+@functools.cache
+def _compiled(mesh: Mesh, whole: bool) -> Callable[..., jax.Array]:
+    return jax.jit(meshes.by_rows(functools.partial(_of_group, whole), mesh))
+
+
 def _of_group(
-    network: Network, pixels: jax.Array, sizes: jax.Array, whole: bool
+    whole: bool, network: Network, pixels: jax.Array, sizes: jax.Array
 ) -> jax.Array:
-    """Returns the posteriors of a group, float32 `[B, K]`."""
+    """Returns the posteriors of images, float32 `[B, K]`."""
     images = normalize(pixels, network.preprocessing)
     model, variables = network.model, network.variables
     if whole:

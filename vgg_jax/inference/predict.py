@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
 from vgg_jax import mesh as meshes
@@ -123,10 +124,9 @@ def predictions(
     mesh = meshes.over()
     batch_size = -(-(min(batch_size, len(files)) or 1) // mesh.size) * mesh.size
     network = network.configured(dtype="float32")
-    if mesh.size == 1:
-        network = network.prepared((batch_size, size, size))
+    network = network.prepared((batch_size // mesh.size, size, size))
     network = meshes.on_all(network, mesh)
-    compiled = partial(_compiled(), network, views=views)
+    compiled = partial(_compiled(mesh, views), network)
     run = lambda images: compiled(meshes.in_parts(images, mesh))
     read = partial(_read, size=size)
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -139,8 +139,8 @@ def predictions(
 
 
 @functools.cache  # so that a second call finds the program compiled
-def _compiled() -> Callable[..., jax.Array]:
-    return jax.jit(probabilities, static_argnames="views")
+def _compiled(mesh: Mesh, views: int) -> Callable[..., jax.Array]:
+    return jax.jit(meshes.by_rows(partial(probabilities, views=views), mesh))
 
 
 def _submitted(

@@ -131,7 +131,8 @@ def _mapped(
 
 def is_whole(kind: Any) -> bool:
     """Whether arrays are whole on the device that computes, as far as types say."""
-    if any(axis != AxisType.Manual for axis in kind.sharding.mesh.axis_types):
+    mesh = kind.sharding.mesh
+    if mesh.size > 1 and any(axis != AxisType.Manual for axis in mesh.axis_types):
         return False
     # Of what varies, under `check_vma`, the operations below know nothing.
     varying = getattr(getattr(kind, "mat", None), "varying", ())
