@@ -14,7 +14,7 @@ import argparse
 import itertools
 import statistics
 
-from benchmarks.throughput import MALLOC, Peer, Process
+from benchmarks.peer import MALLOC, Peer, Process
 from vgg_jax import machine
 
 OURS = "vgg_jax"

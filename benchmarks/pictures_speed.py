@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
-from benchmarks.throughput import Peer, Process
+from benchmarks.peer import Peer, Process
 from vgg_jax import machine
 
 OURS = "threads"

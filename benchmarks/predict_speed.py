@@ -19,7 +19,7 @@ from pathlib import Path
 import PIL.Image
 
 import vgg_jax
-from benchmarks.throughput import MALLOC, Peer, Process
+from benchmarks.peer import MALLOC, Peer, Process
 from vgg_jax import machine
 from vgg_jax.data import datasets
 

@@ -14,7 +14,7 @@ import argparse
 import statistics
 from pathlib import Path
 
-from benchmarks.throughput import OURS, PEERS, Process
+from benchmarks.peer import OURS, PEERS, Process
 from vgg_jax import machine
 from vgg_jax.errors import ConfigError, guarded
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.throughput import PEERS, Peer, Process
+from benchmarks.peer import PEERS, Peer, Process
 from vgg_jax import backend, machine
 from vgg_jax.cli import config_file
 from vgg_jax.data import batches, datasets

@@ -1,4 +1,4 @@
-"""The protocol between `throughput.py` and a peer; needs the standard library only.
+"""The protocol between `peer.py` and a peer; needs the standard library only.
 
 A peer is a program that takes a job (JSON) as its one argument, builds the step, warms
 up and calls `serve`. It then answers each line `<n>` on standard input with the seconds
