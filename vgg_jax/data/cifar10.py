@@ -1,195 +1,25 @@
-"""CIFAR-10 and CIFAR-100 as TFDS data sets that are prepared without TensorFlow.
-
-The stock TFDS builders need TensorFlow to encode images. These hand TFDS encoded
-PNG files, and the result is what the stock class reads: same features, ids and order.
-"""
+"""Prepares CIFAR-10 and CIFAR-100 in a TFDS data directory that lacks them."""
 
 import contextlib
 import fcntl
-import hashlib
 import io
 import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from PIL import Image
 
-from vgg_jax.data import cifar10_sources
-from vgg_jax.data.cifar10_archives import Splits
+from vgg_jax.data import cifar10_sources, cifar10_sums
+from vgg_jax.data.cifar10_builders import BUILDERS
 from vgg_jax.data.cifar10_sources import Report
 from vgg_jax.errors import RunError
 
-CLASSES = tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
-# Sums of the uint8 pixels (NHWC) and of the uint8 labels, both in canonical order.
-SHA256: dict[str, dict[str, tuple[str, str]]] = {
-    "cifar10": {
-        "train": (
-            "47af8b02cfcfb6cdf3dbbd1969ad7f1b70f4413f6f80f437b020ee4e5bc8304a",
-            "2b7cd2f24487317614016b72ffd53071c3062f592f0eb300c18a770d41ae1253",
-        ),
-        "test": (
-            "f9b1e2130bab680db56eb06d886f7f1ad0f1183907ceff4659d1735c890f5b04",
-            "cec8a24a1e92aa2ecaa0bbd3dbfa86bf6cd8759fbd209a832824c8cf0afca9d5",
-        ),
-    },
-    "cifar10_sample": {
-        "train": (
-            "53981c081145185e466a75a2d38b4f9e339f21369fb0a8ec72698ed5d9568ab3",
-            "5d60d326d3ca3b6f16d99fef0b1575bf7c79a7760e7616ec97fa7b56cacc00ee",
-        ),
-        "test": (
-            "cc2bd4479eda140793858a9ea7f9016e6870fefd7f69f172720267e933ec44a5",
-            "bf5fd7ab55257c7eeece32a36d229c4767d2479b59c8d506b7e35494f9cbf574",
-        ),
-    },
-}
 _NEEDED_BYTES = 450e6  # a download (170 MB) or npm's two copies, then the data set
-_CITATION = """\
-@TECHREPORT{Krizhevsky09learningmultiple,
-    author = {Alex Krizhevsky},
-    title = {Learning multiple layers of features from tiny images},
-    institution = {},
-    year = {2009}
-}"""
-
-
-class Cifar10(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Writes arrays as `cifar10/3.0.2`, in array_record form.
-
-    It is not registered, so that `tfds.builder("cifar10")` stays the stock class.
-
-    Args:
-        splits: the whole of CIFAR-10, in canonical order.
-        **kwargs: arguments of `tfds.core.GeneratorBasedBuilder`.
-    """
-
-    VERSION = tfds.core.Version("3.0.2")
-    DESCRIPTION = (
-        "The CIFAR-10 dataset consists of 60000 32x32 colour images in 10 classes, "
-        "with 6000 images per class. There are 50000 training images and 10000 test "
-        "images."
-    )
-    PNG = {"compress_level": 6}  # Pillow's options
-
-    def __init__(self, splits: Splits, **kwargs: Any) -> None:
-        self._splits = splits
-        super().__init__(file_format="array_record", **kwargs)
-
-    def select(self, split: str, labels: np.ndarray) -> np.ndarray:
-        """Returns the indices of the images to write, int `[M]`, increasing.
-
-        All of them here; a subclass may keep fewer.
-
-        Args:
-            split: "train" or "test".
-            labels: uint8 `[N]`, of the whole split.
-        """
-        del split
-        return np.arange(len(labels))
-
-    def features(self) -> dict[str, Any]:
-        """Returns the features of the stock class."""
-        return {
-            "id": tfds.features.Text(),
-            "image": tfds.features.Image(shape=(32, 32, 3)),
-            "label": tfds.features.ClassLabel(names=CLASSES),
-        }
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        features = self.features()
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=self.DESCRIPTION,
-            features=tfds.features.FeaturesDict(features),
-            supervised_keys=("image", "label"),
-            homepage="https://www.cs.toronto.edu/~kriz/cifar.html",
-            citation=_CITATION,
-        )
-
-    def _split_generators(
-        self, dl_manager: tfds.download.DownloadManager
-    ) -> Mapping[str, Iterator[tuple[int, dict[str, Any]]]]:
-        del dl_manager
-        return {split: self._generate_examples(split) for split in self._splits}
-
-    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
-        images, labels = self._splits[split]
-        for index in self.select(split, labels).tolist():
-            png = io.BytesIO()
-            Image.fromarray(images[index]).save(png, "png", **self.PNG)
-            png.seek(0)
-            name = f"{split}_{index:05d}"
-            # TFDS shuffles by this key: the stock builder's, hence the same order.
-            yield index, {"id": name, "image": png, **self.labels(labels[index])}
-
-    def labels(self, row: np.ndarray) -> dict[str, Any]:
-        """Returns the features that the labels of an example fill."""
-        return {"label": row}
-
-
-class Cifar100(Cifar10, skip_registration=True):
-    """Writes arrays as `cifar100/3.0.2`; names of classes are those of the archive."""
-
-    DESCRIPTION = (
-        "This dataset is just like the CIFAR-10, except it has 100 classes containing "
-        "600 images each, grouped into 20 superclasses."
-    )
-
-    def features(self) -> dict[str, Any]:
-        """Returns the features of the stock class."""
-        fine, coarse = map(list, self._splits.names)
-        return {
-            "id": tfds.features.Text(),
-            "image": tfds.features.Image(shape=(32, 32, 3)),
-            "label": tfds.features.ClassLabel(names=fine),
-            "coarse_label": tfds.features.ClassLabel(names=coarse),
-        }
-
-    def labels(self, row: np.ndarray) -> dict[str, Any]:
-        """Returns the features that the two labels of an example fill."""
-        return {"label": row[0], "coarse_label": row[1]}
-
-
-BUILDERS = {"cifar10": Cifar10, "cifar100": Cifar100}
-
-
-def verify(
-    split: str,
-    images: np.ndarray,
-    labels: np.ndarray,
-    *,
-    order: np.ndarray | None = None,
-    name: str = "cifar10",
-) -> None:
-    """Checks a whole split against `SHA256`.
-
-    Args:
-        split: "train" or "test".
-        images: uint8 RGB `[N, 32, 32, 3]`.
-        labels: int `[N]`.
-        order: int `[N]`, indices that put the examples into canonical order; None if
-            they are in that order already.
-        name: "cifar10" or "cifar10_sample".
-
-    Raises:
-        RunError: the pixels or the labels are not those of the data set.
-    """
-    columns = (("pixels", images), ("labels", labels))
-    for (what, array), expected in zip(columns, SHA256[name][split], strict=True):
-        digest = hashlib.sha256()
-        for place in range(len(array)) if order is None else order:
-            digest.update(np.uint8(array[place]).tobytes())
-        if (got := digest.hexdigest()) != expected:
-            raise RunError(
-                f"SHA-256 of the {name} {split} {what} is {got}, not {expected}"
-            )
 
 
 def prepare(
@@ -251,8 +81,8 @@ def prepare(
 
 def _check(name: str, split: str, images: np.ndarray, labels: np.ndarray) -> None:
     """Checks pixels and labels of CIFAR-10; CIFAR-100 has the sum of its archive."""
-    if name in SHA256:
-        verify(split, images, labels, name=name)
+    if name in cifar10_sums.SHA256:
+        cifar10_sums.verify(split, images, labels, name=name)
 
 
 def write(builder: tfds.core.DatasetBuilder, target: Path) -> None:

@@ -17,7 +17,8 @@ import PIL.ImageOps
 import tensorflow_datasets as tfds
 
 from vgg_jax.data import pictures
-from vgg_jax.data.cifar10 import SHA256, write
+from vgg_jax.data.cifar10 import write
+from vgg_jax.data.cifar10_sums import SHA256
 from vgg_jax.data.folder_layout import Splits, files_of, find
 from vgg_jax.errors import ConfigError, RunError
 

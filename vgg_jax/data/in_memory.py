@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from vgg_jax import memory
-from vgg_jax.data import cifar10, tfds_features, tfds_reader
+from vgg_jax.data import cifar10_sums, tfds_features, tfds_reader
 from vgg_jax.data.splits import Spans
 from vgg_jax.errors import ConfigError, RunError
 
@@ -65,11 +65,11 @@ def whole(
     """Reads a whole split and checks its SHA-256 where that is known."""
     records = tfds_reader.read(builder, split, size=size, report=report)
     stored_shape = records.images.shape[1:] == (32, 32, 3)  # not made smaller
-    if builder.name in cifar10.SHA256 and stored_shape:
+    if builder.name in cifar10_sums.SHA256 and stored_shape:
         order = np.argsort(records.ids)
         images, labels = records.images, records.labels
         try:
-            cifar10.verify(split, images, labels, order=order, name=builder.name)
+            cifar10_sums.verify(split, images, labels, order=order, name=builder.name)
         except RunError as error:
             raise RunError(
                 f"{builder.data_path}: {error}; remove this directory and prepare the "

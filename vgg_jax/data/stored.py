@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import constants
 
-from vgg_jax.data import cifar10, tfds_features, tfds_reader
+from vgg_jax.data import cifar10, cifar10_builders, tfds_features, tfds_reader
 from vgg_jax.data.framing import tested_at
 from vgg_jax.data.picture_folder import PREFIX, PictureFolder
 from vgg_jax.data.streaming import Reader
@@ -124,7 +124,7 @@ def find(
             )
         return _open(SAMPLE_DIR / path, version)
     root = directory(data_dir)
-    if not _versions(root / path) and path in cifar10.BUILDERS:
+    if not _versions(root / path) and path in cifar10_builders.BUILDERS:
         archives = archive_dir or None
         cifar10.prepare(root, name=path, archive_dir=archives, report=report)
     if not _versions(root / path, version):
