@@ -19,7 +19,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from tensorflow_datasets.core.writer import ExampleWriter
 from tensorflow_datasets.proto import tf_example_pb2
 
-from vgg_jax.data import cifar10
+from vgg_jax.data import cifar10, cifar10_builders, cifar10_sums
 from vgg_jax.data.cifar10_sources import Splits
 
 DATA_DIR = Path(__file__).parent
@@ -39,7 +39,7 @@ class SmallWriter(ExampleWriter):
         writer.close()
 
 
-class Cifar10Sample(cifar10.Cifar10, skip_registration=True):
+class Cifar10Sample(cifar10_builders.Cifar10, skip_registration=True):
     """CIFAR-10's first `PER_CLASS` images of each class, under their original ids."""
 
     __module__ = "data.make_sample"  # TFDS records it, and `__main__` says nothing
@@ -55,7 +55,7 @@ class Cifar10Sample(cifar10.Cifar10, skip_registration=True):
         """Returns the increasing indices of the images that `split` keeps."""
         first = [
             np.flatnonzero(labels == label)[: PER_CLASS[split]]
-            for label in range(len(cifar10.CLASSES))
+            for label in range(len(cifar10_builders.CLASSES))
         ]
         return np.sort(np.concatenate(first))
 
@@ -83,13 +83,13 @@ def main() -> None:
     data_dir = os.environ.get("TFDS_DATA_DIR", tfds.core.constants.DATA_DIR)
     splits = read(cifar10.prepare(data_dir))
     for split, (images, labels) in splits.items():
-        cifar10.verify(split, images, labels)
+        cifar10_sums.verify(split, images, labels)
     target = DATA_DIR / "cifar10_sample" / str(Cifar10Sample.VERSION)
     with tempfile.TemporaryDirectory(dir=DATA_DIR) as scratch:
         shutil.rmtree(target, ignore_errors=True)
         cifar10.write(Cifar10Sample(splits, data_dir=Path(scratch)), target)
     for split, (images, labels) in read(target).items():
-        cifar10.verify(split, images, labels, name="cifar10_sample")
+        cifar10_sums.verify(split, images, labels, name="cifar10_sample")
     size = sum(file.stat().st_size for file in target.iterdir())
     print(f"{target}: {size / 1e6:.2f} MB")
 

@@ -141,7 +141,7 @@ def test_auto_is_the_fast_type(
 
 
 @pytest.mark.parametrize(
-    "device, kind, small, flags, dtype, off",
+    "device, kind, by_kernels, flags, dtype, off",
     [
         ("cpu", "", False, f"{FLAG}=true", "float32", True),
         ("cpu", "", True, f"{FLAG}=true", jax.numpy.bfloat16, False),
@@ -153,14 +153,14 @@ def test_auto_is_the_fast_type(
     ],
 )
 def test_what_gains_nothing_does_without_onednn(
-    device, kind, small, flags, dtype, off, monkeypatch
+    device, kind, by_kernels, flags, dtype, off, monkeypatch
 ):
     """In float32, or with kernels of our own for all that is large."""
     monkeypatch.setattr(backend.jax, "default_backend", lambda: device)
     monkeypatch.setattr(machine, "fused_kind", lambda: kind)
     monkeypatch.setattr(machine, "cpu_kind", lambda: "AVX512_BF16")
     monkeypatch.setenv("XLA_FLAGS", flags)
-    options = backend.compiler_options(dtype, by_kernels=small)
+    options = backend.compiler_options(dtype, by_kernels=by_kernels)
     assert options.get(FLAG[2:]) is (False if off else None)
     assert (YNN[2:] in options) == (device == "cpu")
 

@@ -159,9 +159,9 @@ def compiler_options(
     Args:
         dtype: the type that the program computes in.
         platform: of the devices that it is compiled for; "": where JAX computes.
-        by_kernels: whether it is on one device and of a network of which they do all
-            that is large (`VGG.is_by_kernels`): oneDNN is faster by 5x5 convolutions,
-            and twice as fast by `fc6` and `fc7` where the CPU lacks AVX512_BF16.
+        by_kernels: whether it is on one device and of a network all of whose large
+            layers have kernels of our own (`VGG.is_by_kernels`): of others oneDNN is
+            faster, by `fc6` and `fc7` twice as fast.
 
     >>> compiler_options("bfloat16", platform="tpu")
     {}

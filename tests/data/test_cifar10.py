@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import importlib
 import io
 import json
 import os
@@ -488,6 +489,25 @@ def test_sample(split, per_class):
     np.testing.assert_array_equal(index[: complete + 1], np.arange(complete + 1))
     size = sum(path.stat().st_size for path in SAMPLE.iterdir())
     assert size < 12e6
+
+
+def test_a_sample_is_made(tmp_path):
+    """Of some of its own images, whose ids count anew."""
+    make_sample = importlib.import_module("data.make_sample")
+    splits = make_sample.read(SAMPLE)
+    splits["train"], splits["test"] = ([a[:200] for a in x] for x in splits.values())
+    scratch = tmp_path / "scratch"
+    builder = make_sample.Cifar10Sample(splits, data_dir=scratch)
+    cifar10.write(builder, tmp_path / "sample" / "1.0.0")
+    made = make_sample.read(tmp_path / "sample" / "1.0.0")
+    for split in splits:
+        for found, whole in zip(made[split], splits[split], strict=True):
+            np.testing.assert_array_equal(found, whole)
+    labels = np.repeat(np.arange(10), 450)
+    for split, per_class in make_sample.PER_CLASS.items():
+        kept = builder.select(split, labels)
+        assert np.bincount(labels[kept]).tolist() == [per_class] * 10
+        assert kept[:per_class].tolist() == list(range(per_class))
 
 
 @pytest.mark.slow

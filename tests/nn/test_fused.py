@@ -10,12 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from vgg_jax import machine
 from vgg_jax import mesh as meshes
 from vgg_jax.nn import algorithms, conv, direct, fused, operations, pixel_sums, winograd
 from vgg_jax.nn.pooling import max_pool, pool2d
+from vgg_jax.nn.vgg import VGG
 
 pytestmark = [
     pytest.mark.usefixtures("cpu"),
@@ -364,6 +366,23 @@ def test_of_images_on_a_mesh_of_one_device():
     x = jax.device_put(X, meshes.spread(meshes.over(1)))
     assert "vgg_jax_by_kernel_f4" in jax.jit(gradient).lower(x, W).as_text()
     np.testing.assert_array_equal(jax.jit(gradient)(x, W), jax.jit(gradient)(X, W))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_of_images_on_an_explicit_mesh_of_one_device(dtype):
+    """By XLA's operations, whose types say along which axis they are spread."""
+    mesh = jax.make_mesh((1,), ("x",))
+    on_mesh = lambda tree, spec: jax.device_put(tree, NamedSharding(mesh, spec))
+    options = {"hidden": (8,), "batch_norm": True, "pool": "average"}
+    model, x = VGG("conv3-16 |", 4, dtype=dtype, **options), normal(4, 8, 8, 3)
+    variables = on_mesh(jax.jit(model.init)(jax.random.key(0), x), P())
+    program = jax.jit(jax.grad(lambda *arrays: model.apply(*arrays).sum()))
+    found, want = program(variables, on_mesh(x, P("x"))), program(variables, x)
+    for ours, theirs in zip(*map(jax.tree.leaves, (found, want)), strict=True):
+        error = np.linalg.norm(ours - theirs)
+        assert error <= 0.02 * np.linalg.norm(theirs) + 1e-6
+    text = program.lower(variables, on_mesh(x, P("x"))).as_text()
+    assert "vgg_jax_" not in text
 
 
 def test_in_a_shard_map_whose_kernels_alone_vary():

@@ -1,15 +1,17 @@
 """Products of matrices by our kernel, against NumPy's in float64."""
 
+import os
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import PartitionSpec as P
 
 from vgg_jax import machine
-from vgg_jax import mesh as meshes
 from vgg_jax.nn import matmul
 from vgg_jax.nn.vgg import VGG
 
@@ -49,6 +51,8 @@ SHAPES = [
     (128, 512, 10),
     (2, 1, 1),
     (0, 4, 3),
+    (3, 0, 4),
+    (3, 4, 0),
     (33, 2051, 70),
 ]
 
@@ -57,12 +61,14 @@ SHAPES = [
 def test_product_and_its_gradients(shape):
     rows, inputs, features = shape
     x, w, g = normal(rows, inputs), normal(inputs, features), normal(rows, features)
+    assert "vgg_jax_matmul" in jax.jit(matmul.product).lower(x, w).as_text()
     y, pull = jax.vjp(jax.jit(matmul.product), x, w)
     dx, dw = pull(g)
     check(y, exact(x) @ exact(w))
     check(dx, exact(g) @ exact(w).T)
     check(dw, exact(x).T @ exact(g))
     check(jax.jit(matmul.by_transposed)(g, w), exact(g) @ exact(w).T)
+    check(jax.jit(matmul.of_transposed)(x, g), exact(x).T @ exact(g))
 
 
 def test_what_is_no_number_stays_so():
@@ -156,16 +162,67 @@ def test_it_is_in_a_program_of_this_machine_and_in_no_other():
         assert "vgg_jax_matmul" not in exported.mlir_module()
 
 
-def test_in_a_shard_map():
-    mapped = jax.shard_map(
-        matmul.product,
-        mesh=meshes.over(1),
-        in_specs=(P(("data", "model")), P()),
-        out_specs=P(("data", "model")),
-        check_vma=False,
+def test_examples_of_an_accelerator_are_mapped_together():
+    """And not one after the other, as by the kernel."""
+    of_each = jax.vmap(
+        jax.grad(lambda w, x: matmul.multiply(x[None], w).sum()), (None, 0)
     )
-    assert "vgg_jax_matmul" in jax.jit(mapped).lower(X, W).as_text()
-    check(mapped(X, W), exact(X) @ exact(W))
+    exported = jax.export.export(jax.jit(of_each), platforms=["cuda"])(W, X)
+    assert "while" not in exported.mlir_module()
+    assert "while" in jax.jit(of_each).lower(W, X).as_text()
+
+
+ON_FOUR = """
+import jax, jax.numpy as jnp, numpy as np
+from jax.sharding import PartitionSpec as P
+from vgg_jax import mesh as meshes
+from vgg_jax.nn import matmul
+random = np.random.default_rng(0)
+x, w = (jnp.asarray(random.normal(size=s), "bfloat16") for s in ((8, 70), (70, 40)))
+want = jax.jit(matmul.product)(x, w)
+for kind in ("checked", "unchecked", "by rows", "spread"):
+    mesh = meshes.over(4)
+    if kind == "by rows":
+        function = meshes.by_rows(lambda w, x: matmul.product(x, w), mesh)
+        program = jax.jit(lambda x, w: function(w, x))
+    elif kind == "spread":
+        program = jax.jit(matmul.product)
+        x, w = meshes.in_parts(x, mesh), meshes.on_all(w, mesh)
+    else:
+        program = jax.jit(jax.shard_map(
+            matmul.product, mesh=mesh, in_specs=(P(meshes.AXES), P()),
+            out_specs=P(meshes.AXES), check_vma=kind == "checked"))
+    by_kernel = "vgg_jax_matmul" in program.lower(x, w).as_text()
+    print(kind, by_kernel, jnp.allclose(program(x, w), want, rtol=0.01, atol=0.01),
+          bool((program(x, w) == want).all()) or not by_kernel, sep=",")
+"""
+
+
+def test_on_several_devices():
+    """Each computes by the kernel, to the same bits, where it sees its rows alone."""
+    flags = "--xla_force_host_platform_device_count=4"
+    ran = subprocess.run(
+        [sys.executable, "-c", ON_FOUR],
+        cwd=Path(__file__).parents[2],
+        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.split("\n")[:-1] == [
+        "checked,False,True,True",
+        "unchecked,True,True,True",
+        "by rows,True,True,True",
+        "spread,False,True,True",
+    ]
+
+
+@pytest.mark.parametrize("multiplies", [False, True])
+def test_large_dense_layers_by_the_kernel(multiplies, monkeypatch):
+    monkeypatch.setattr(machine, "multiplies_pairs", lambda: multiplies)
+    assert VGG("D").is_by_kernels() == multiplies
+    assert VGG("D", head="compact").is_by_kernels()
+    assert not VGG("D", conv="lax").is_by_kernels()
 
 
 @pytest.mark.parametrize("conv", ["auto", "lax"])

@@ -192,4 +192,5 @@ def _windowed(
     # per pixel of the image, where conv1_1's activations take 256.
     x = jnp.concatenate([x[:, :, j : j + width] for j in range(side)], -1)
     x = jnp.concatenate([x[:, i : i + height] for i in range(side)], -1)
-    return matmul.product(x, kernel) + bias[None, None, None]
+    y = matmul.multiply(x, kernel, implementation=model.conv)
+    return y + bias[None, None, None]

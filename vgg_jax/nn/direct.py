@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.export import is_symbolic_dim
 
-from vgg_jax.nn import matmul, pieces, winograd
+from vgg_jax.nn import matmul, pieces
 from vgg_jax.nn.spread import local_shape
 
 Convolution = Callable[[jax.Array, jax.Array], jax.Array]
@@ -139,7 +139,7 @@ def by_product(x: jax.Array, g: jax.Array, kernel: int) -> jax.Array:
             g = jnp.concatenate([_shifted(g, i, 1) for i in moves], -1)
         x = jnp.concatenate(images, -1)
         x, g = (a.reshape(-1, a.shape[-1]) for a in (x, g))
-        return winograd.product_over_pixels(x, g), None
+        return matmul.of_transposed(x, g), None
 
     n = pieces.count(x, copies=kernel**2 if few else 2)
     dw, _ = pieces.summed(product, n, x, g)

@@ -1,19 +1,22 @@
 """Products of matrices in bfloat16 on CPU by a kernel of our own, as dense layers take.
 
-XLA:CPU's take up to three times as long there, but by oneDNN, and a program that calls
-that cannot be kept for the next start. The three products of a layer and its gradients
-are operations of JAX (`operations.py`), each linear in both arguments, so that their
-derivatives, of any order and mode, are made of the three.
+XLA:CPU takes twice as long for those of gradients, unless it calls oneDNN; and a
+program that does cannot be kept for the next start. The three products of a layer and
+its gradients are operations of JAX (`operations.py`), each linear in both arguments, so
+that their derivatives, of any order and mode, are made of the three.
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.interpreters import ad
+from jax.sharding import NamedSharding, PartitionSpec
 
 from vgg_jax import machine
+from vgg_jax.nn.by_platform import by_platform
 from vgg_jax.nn.emitted import GROUPS, call, registers
 from vgg_jax.nn.operations import operation, suits
 
@@ -32,8 +35,8 @@ def product(x: jax.Array, w: jax.Array) -> jax.Array:
     """
     if not is_fast(x, w):
         return x @ w
-    y = _product.bind(x.reshape(-1, x.shape[-1]), w)
-    return y.reshape(*x.shape[:-1], w.shape[1])
+    rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+    return _product.bind(rows, w).reshape(*x.shape[:-1], w.shape[1])
 
 
 def by_transposed(g: jax.Array, w: jax.Array) -> jax.Array:
@@ -43,13 +46,37 @@ def by_transposed(g: jax.Array, w: jax.Array) -> jax.Array:
     return _by_transposed.bind(g, w)
 
 
+def of_transposed(x: jax.Array, g: jax.Array) -> jax.Array:
+    """Returns `x.T @ g`, `[M, K]` by `[M, N]`, by the kernel where that is faster.
+
+    Whole on each device of a mesh, where the rows of both may be spread alike.
+    """
+    if not is_fast(x, g):
+        whole = NamedSharding(jax.typeof(x).sharding.mesh, PartitionSpec())
+        return lax.dot_general(x, g, (((0,), (0,)), ((), ())), out_sharding=whole)
+    return _of_transposed.bind(x, g)
+
+
+def multiply(x: jax.Array, w: jax.Array, *, implementation: str = "auto") -> jax.Array:
+    """Returns `x @ w` by what is fastest on the platform that it is lowered for.
+
+    Args:
+        x, w: as for `product`.
+        implementation: "auto", or "lax": by XLA's own product everywhere.
+    """
+    if implementation == "lax" or not is_fast(x, w):
+        return x @ w
+    return by_platform(x, w, cpu=product, default=jnp.matmul)
+
+
 def dot_general(x, w, dimension_numbers, precision=None, preferred_element_type=None):
     """Multiplies as `jax.lax.dot_general` does, which `flax.linen.Dense` calls."""
-    (contracted, batch), is_plain = dimension_numbers, precision is None
+    contracted, batch = dimension_numbers
     last_by_first = tuple(map(tuple, contracted)) == ((x.ndim - 1,), (0,))
-    if is_plain and preferred_element_type is None and last_by_first and w.ndim == 2:
-        if not any(batch):
-            return product(x, w)
+    is_of_layer = last_by_first and not any(batch) and w.ndim == 2
+    is_plain = precision is None and preferred_element_type is None
+    if is_of_layer and is_plain and is_fast(x, w):
+        return multiply(x, w)
     return lax.dot_general(x, w, dimension_numbers, precision, preferred_element_type)
 
 

@@ -21,7 +21,7 @@ from vgg_jax import machine
 
 
 def suits(x: jax.Array, *others: jax.Array) -> bool:
-    """Returns whether maps `x` are convolved and pooled by the kernels.
+    """Returns whether maps or matrices `x` are computed with by the kernels.
 
     That is where there are any (`has_kernels`), and they are the fastest.
     """
@@ -116,7 +116,7 @@ def _mapped(
     ]
     if maps and are_sliced == [i < maps for i in range(len(arrays))]:
         count, batch = moved[0].shape[:2]
-        images = [a.reshape(-1, *a.shape[2:]) for a in moved[:maps]]
+        images = [a.reshape(count * batch, *a.shape[2:]) for a in moved[:maps]]
         result = operation.bind(*images, *moved[maps:])
         return result.reshape(count, batch, *result.shape[1:]), 0
 
@@ -131,8 +131,11 @@ def _mapped(
 
 def is_whole(kind: Any) -> bool:
     """Whether arrays are whole on the device that computes, as far as types say."""
-    mesh = kind.sharding.mesh
-    if mesh.size > 1 and any(axis != AxisType.Manual for axis in mesh.axis_types):
+    mesh, types = kind.sharding.mesh, set(kind.sharding.mesh.axis_types)
+    if mesh.size > 1 and types - {AxisType.Manual}:
+        return False
+    # An explicit mesh of one device names the axes that results would be spread along.
+    if AxisType.Explicit in types and any(kind.sharding.spec):
         return False
     # Of what varies, under `check_vma`, the operations below know nothing.
     varying = getattr(getattr(kind, "mat", None), "varying", ())

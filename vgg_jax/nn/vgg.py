@@ -126,7 +126,7 @@ class VGG(nn.Module):
         logit_scale: multiplies the logits.
         dtype: type of the computation; parameters and logits are float32.
         conv: "auto" is the fastest algorithm on each platform, "lax" XLA's own
-            convolution and pooling everywhere; see `conv.conv2d`.
+            convolution, pooling and product everywhere; see `conv.conv2d`.
         remat: what `jax.grad` computes again instead of keeping it, when `train=True`:
             "none", or "stage": of each stage of convolutions it keeps the input only,
             and sows none of their activations.
@@ -205,10 +205,11 @@ class VGG(nn.Module):
         )
 
     def is_by_kernels(self) -> bool:
-        """Returns whether kernels of ours do all that is large in it, on a CPU of ours.
+        """Returns whether kernels of our own do all of its large layers on a CPU.
 
-        No convolution is larger than 3x3; and no layer but a small `fc8` is dense, or
-        the CPU has AVX512_BF16, for which there is a kernel (`matmul.py`).
+        They do where there are any (`machine.has_fused`), if no convolution is larger
+        than 3x3; and if no layer but a small `fc8` is dense, or the CPU has
+        AVX512_BF16, by which the kernel of `matmul.py` multiplies.
 
         >>> VGG("D", head="compact").is_by_kernels()
         True

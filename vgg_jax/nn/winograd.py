@@ -24,9 +24,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import NamedSharding, PartitionSpec
 
-from vgg_jax.nn import pieces
+from vgg_jax.nn import matmul, pieces
 from vgg_jax.nn.apart import apart
 
 _Matrix = Sequence[Sequence[float]]
@@ -253,17 +252,6 @@ def _output_transposed(t: Transform, g: jax.Array) -> list[jax.Array]:
     return _flat([_tiles_out(t, row, 2) for row in _cotangent_rows(t, g)])
 
 
-def product_over_pixels(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Returns `a.T @ b`, `[C, K]`, whole on each device of a mesh.
-
-    Args:
-        a: `[pixels, C]`; the pixels of a batch may be spread over devices.
-        b: `[pixels, K]`, spread alike.
-    """
-    whole = NamedSharding(jax.typeof(a).sharding.mesh, PartitionSpec())
-    return lax.dot_general(a, b, (((0,), (0,)), ((), ())), out_sharding=whole)
-
-
 def _product_over_features(a: jax.Array, b: jax.Array) -> jax.Array:
     return lax.dot_general(a, b, (((1,), (1,)), ((), ())))  # a @ b.T
 
@@ -327,7 +315,7 @@ def _gradients(t, residuals, g):
 
     def gradients(g, tiles):
         products = _output_transposed(t, g)
-        dw = [product_over_pixels(x, p) for x, p in zip(tiles, products, strict=True)]
+        dw = [matmul.of_transposed(x, p) for x, p in zip(tiles, products, strict=True)]
         dx = [
             _product_over_features(p, u) for p, u in zip(products, kernels, strict=True)
         ]
@@ -362,6 +350,6 @@ def by_kernel(x: jax.Array, g: jax.Array, kernel: int) -> jax.Array:
 
     def products(x, g):
         pairs = zip(_input_transform(F4, x), _output_transposed(F4, g), strict=True)
-        return [product_over_pixels(*pair) for pair in pairs], None
+        return [matmul.of_transposed(*pair) for pair in pairs], None
 
     return _kernel_transposed(F4, pieces.summed(products, _pieces(F4, x), x, g)[0])

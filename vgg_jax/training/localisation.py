@@ -204,8 +204,8 @@ def _begun(network: Network, task: _Task) -> _State:
 
 @functools.lru_cache(8)
 def _compiled(task: _Task) -> Callable[..., tuple[_State, jax.Array]]:
-    small = task.model.is_by_kernels()
-    options = backend.compiler_options(task.model.dtype, by_kernels=small)
+    by_kernels = task.model.is_by_kernels()
+    options = backend.compiler_options(task.model.dtype, by_kernels=by_kernels)
     update = partial(_updated, task)
     return jax.jit(update, donate_argnums=0, compiler_options=options)
 

@@ -389,8 +389,9 @@ def compiled(
     platform = mesh.devices.flat[0].platform
     # Shards are computed by our kernels on several devices too, and to the same bits.
     on_one = mesh.size == 1 or recipe.shards > 1
-    small = on_one and recipe.model.is_by_kernels()
-    options = backend.compiler_options(recipe.model.dtype, platform, by_kernels=small)
+    by_kernels = on_one and recipe.model.is_by_kernels()
+    dtype = recipe.model.dtype
+    options = backend.compiler_options(dtype, platform, by_kernels=by_kernels)
     jit = partial(jax.jit, compiler_options=options)
     if mesh.size == 1:
         train = jit(partial(made_step, recipe, mesh=mesh), donate_argnums=0)
