@@ -94,11 +94,13 @@ def layers():
 
 
 def convolution(name, size, channels, kernel, dtype):
+    """A layer whose outputs are about 1, of which a sine loses no digits."""
+    w = numbers(kernel, kernel, channels, 6) / (kernel * channels**0.5)
     return (
         f"{name} {kernel}x{kernel} of {size}x{size}x{channels} {dtype}",
         partial(conv2d, implementation=name),
         numbers(BATCH, size, size, channels, dtype=dtype),
-        numbers(kernel, kernel, channels, 6, dtype=dtype),
+        w.astype(dtype),
         numbers(6, dtype=dtype),
     )
 

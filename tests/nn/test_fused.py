@@ -374,7 +374,8 @@ def test_of_images_on_an_explicit_mesh_of_one_device(dtype):
     mesh = jax.make_mesh((1,), ("x",))
     on_mesh = lambda tree, spec: jax.device_put(tree, NamedSharding(mesh, spec))
     options = {"hidden": (8,), "batch_norm": True, "pool": "average"}
-    model, x = VGG("conv3-16 |", 4, dtype=dtype, **options), normal(4, 8, 8, 3)
+    model = VGG("conv3-16 |", 4, dtype=dtype, **options)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 8, 8, 3)), "float32")
     variables = on_mesh(jax.jit(model.init)(jax.random.key(0), x), P())
     program = jax.jit(jax.grad(lambda *arrays: model.apply(*arrays).sum()))
     found, want = program(variables, on_mesh(x, P("x"))), program(variables, x)
