@@ -21,6 +21,9 @@ from vgg_jax.nn.emitted import GROUPS, call, registers
 from vgg_jax.nn.operations import operation, suits
 
 _ROW_BLOCKS = 16  # of a group: their sums stay in the cache
+# Up to which it costs little to transpose a matrix. Others are of 5x5 convolutions and
+# larger ones, whose programs have oneDNN (`VGG.is_by_kernels`), which is faster there.
+_FEW_ROWS = 1024
 
 
 def product(x: jax.Array, w: jax.Array) -> jax.Array:
@@ -51,7 +54,7 @@ def of_transposed(x: jax.Array, g: jax.Array) -> jax.Array:
 
     Whole on each device of a mesh, where the rows of both may be spread alike.
     """
-    if not is_fast(x, g):
+    if not is_fast(x, g) or len(x) > _FEW_ROWS:
         whole = NamedSharding(jax.typeof(x).sharding.mesh, PartitionSpec())
         return lax.dot_general(x, g, (((0,), (0,)), ((), ())), out_sharding=whole)
     return _of_transposed.bind(x, g)
