@@ -15,6 +15,7 @@ import vgg_jax
 from configs import default
 from vgg_jax.data import datasets
 from vgg_jax.inference.grad_cam import grad_cam
+from vgg_jax.nn.conv import quick_to_compile
 from vgg_jax.nn.vgg import VGG
 from vgg_jax.runs import gallery
 from vgg_jax.training import loop
@@ -77,7 +78,9 @@ def test_the_mistakes_are_explained_by_the_tested_network(run):
     """Grad-CAM as `vgg_jax.load` and `grad_cam` give it, each map up to its largest."""
     workdir, _ = run
     shown = gallery.load(workdir)
-    network = vgg_jax.load(workdir).configured(conv="lax")  # whose rounding a run's has
+    network = vgg_jax.load(workdir)
+    same_rounding = quick_to_compile(network.model.dtype)
+    network = network.configured(conv=same_rounding)
     side = tiny().augment.resize
     pictures = shown.pictures.astype(np.float32) / 255
     seen = jax.image.resize(pictures, (len(pictures), side, side, 3), "bilinear")
