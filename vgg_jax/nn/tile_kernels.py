@@ -67,11 +67,12 @@ def kernels(
             mask = c.mask(c.beyond(features, first_row))
             for v in range(registers.vectors):
                 first = c.add(c.mul(panel, panel_size), v * c.lanes)
-                for tap in range(9):
-                    addresses = rows_of(8 - tap, first, first_row)
+                with c.loop(9) as over_taps:
+                    tap = over_taps.index
+                    addresses = rows_of(c.sub(8, tap), first, first_row)
                     rows = [c.load(address, 0, mask) for address in addresses]
                     for lane, row in enumerate(c.transposed(rows)):
-                        c.store(row, square, (lane * 9 + tap) * c.lanes)
+                        c.store(row, square, c.mul(c.add(lane * 9, tap), c.lanes))
                 with c.loop(c.lanes) as over_lanes:
                     lane = over_lanes.index
                     here = c.at(square, c.mul(lane, 9 * c.lanes))
