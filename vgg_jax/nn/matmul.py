@@ -1,6 +1,6 @@
 """Products of matrices in bfloat16 on CPU by a kernel of our own, as dense layers take.
 
-XLA:CPU takes twice as long for those of gradients, unless it calls oneDNN; and a
+XLA:CPU takes twice as long for gradients by weights, unless it calls oneDNN; and a
 program that does cannot be kept for the next start. The three products of a layer and
 its gradients are operations of JAX (`operations.py`), each linear in both arguments, so
 that their derivatives, of any order and mode, are made of the three.
