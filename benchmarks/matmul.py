@@ -51,20 +51,31 @@ def measure(batch, inputs, outputs, rounds):
     return {name: min(found) for name, found in times.items()}
 
 
+def batches(text):
+    """Reads `1,8,128`."""
+    return [int(count) for count in text.split(",")]
+
+
+def layers(text):
+    """Reads `512x4096,4096x10`: inputs and outputs of each."""
+    found = [tuple(map(int, layer.split("x"))) for layer in text.split(",")]
+    if any(len(layer) != 2 for layer in found):
+        raise ValueError
+    return found
+
+
 def main():
     """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--batches", default="1,8,128")
-    parser.add_argument("--layers", default="512x4096,4096x4096,4096x10")
+    parser.add_argument("--batches", type=batches, default="1,8,128")
+    parser.add_argument("--layers", type=layers, default="512x4096,4096x4096,4096x10")
     parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args()
     backend.configure()
     print(machine.environment(), flush=True)
-    batches = map(int, options.batches.split(","))
-    layers = (tuple(map(int, x.split("x"))) for x in options.layers.split(","))
-    for layer, batch in itertools.product(layers, list(batches)):
+    for layer, batch in itertools.product(options.layers, options.batches):
         times = measure(batch, *layer, options.rounds)
         for way in WAYS:
             parts = {name: s for (of, name), s in times.items() if of == way}
