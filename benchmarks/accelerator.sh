@@ -44,8 +44,8 @@ run() { # name
       cp "$workdir/run/result.json" "$out/speedrun.json"
       ;;
     accuracy)
-      part 120 "$python" -m benchmarks.time_to_accuracy --config=configs/speedrun.py \
-        --steps 100 --rounds 3
+      part 220 "$python" -m benchmarks.time_to_accuracy --config=configs/speedrun.py \
+        --steps 100 --rounds 3 --turn 5
       ;;
     restart) # the second start takes its programs from JAX's cache
       local twice

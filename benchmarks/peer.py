@@ -1,11 +1,15 @@
 """Frameworks at work, each in a process of its own, in its own environment."""
 
+import collections
 import dataclasses
 import functools
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -74,6 +78,7 @@ class Process:
         job: what it works on.
         checkout: where its program and its `vgg_jax` are; this one by default.
         wait: whether to wait until it is ready; if not, `failure` does.
+        shown: whether what it writes to stderr is shown; it is kept for `failure`.
 
     Attributes:
         facts: what it said when it was ready.
@@ -86,7 +91,12 @@ class Process:
     """
 
     def __init__(
-        self, peer: Peer, job: dict, checkout: Path = _HERE.parent, wait: bool = True
+        self,
+        peer: Peer,
+        job: dict,
+        checkout: Path = _HERE.parent,
+        wait: bool = True,
+        shown: bool = "VERBOSE" in os.environ,
     ):
         paths = [str(checkout), *filter(None, [os.environ.get("PYTHONPATH")])]
         environ = {**_SHARED, **os.environ, "PYTHONPATH": os.pathsep.join(paths)}
@@ -99,7 +109,7 @@ class Process:
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE if "VERBOSE" not in os.environ else None,
+            stderr=None if shown else subprocess.PIPE,
             text=True,
             env=environ,
         )
@@ -119,7 +129,7 @@ class Process:
     def _answer(self):
         line = self._process.stdout.readline()
         if not line:
-            errors = self._process.communicate()[1] or "(VERBOSE is set: see above)"
+            errors = self._process.communicate()[1] or "(see above)"
             raise RuntimeError(errors.strip().splitlines()[-1])
         answer = json.loads(line)
         self._on_device = answer.pop("device_memory", 0)
@@ -130,6 +140,15 @@ class Process:
         self._process.stdin.write(f"{steps}\n")
         self._process.stdin.flush()
         return self._answer()["seconds"] / steps
+
+    def go_on(self, seconds: float) -> bool:
+        """Lets it work for so long, then stops it; returns whether it ended."""
+        self._process.send_signal(signal.SIGCONT)
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self._process.send_signal(signal.SIGSTOP)
+        return self._process.returncode is not None
 
     def close(self):
         """Ends the process."""
@@ -144,3 +163,32 @@ def _peak_memory(pid: int) -> int:
     except OSError:  # not on Linux
         return 0
     return next((1024 * int(x.split()[1]) for x in lines if x.startswith("VmHWM")), 0)
+
+
+def in_turns(
+    started: dict[str, Callable[[], Process]], seconds: float
+) -> tuple[dict[str, Process], dict[str, float]]:
+    """Has processes work to their end, one at a time, in turns of so many seconds.
+
+    Whatever else slows the machine down meets all of them.
+
+    Args:
+        started: starts each of them, by name; called when its first turn comes.
+        seconds: how long a turn is.
+
+    Returns:
+        The processes, whose `facts` are what they said, and the seconds each worked.
+    """
+    processes: dict[str, Process] = {}
+    worked = dict.fromkeys(started, 0.0)
+    waiting = collections.deque(started)
+    while waiting:
+        name = waiting.popleft()
+        start = time.perf_counter()
+        if name not in processes:
+            processes[name] = started[name]()
+        ended = processes[name].go_on(seconds)
+        worked[name] += time.perf_counter() - start
+        if not ended:
+            waiting.append(name)
+    return processes, worked

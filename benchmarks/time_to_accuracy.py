@@ -1,27 +1,25 @@
 """Measures the time to an accuracy: `configs/speedrun.py` here and in PyTorch.
 
-    python -m benchmarks.time_to_accuracy --config=configs/speedrun.py:90 \\
-        --results results/speedrun_90/seed?/result.json
+    python -m benchmarks.time_to_accuracy --config=configs/speedrun.py:90
 
 First both take training steps in turns (A B A B) on the real images, which gives their
-times per epoch side by side. Then PyTorch trains to the end once, by the same recipe,
-and its accuracy is printed beside those of our runs (`--results`, each the
-`result.json` of a run of the same config). Where both reach the target in as many
-epochs, the ratio of their times to it is that of their times per epoch.
+times per epoch side by side. Then both train to the end by the same recipe, again in
+turns (of `--turn` seconds; the other one is stopped meanwhile), and score the test
+split once. Their times are those of the whole programs, from start to score: ours reads
+the dataset and compiles, PyTorch's is given arrays.
 
 Needs the environment "torch" of `benchmarks/throughput.py`.
 """
 
 import argparse
 import dataclasses
-import json
 import statistics
 import tempfile
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 
-from benchmarks.peer import PEERS, Peer, Process
+from benchmarks.peer import PEERS, Peer, Process, in_turns
 from vgg_jax import backend, machine
 from vgg_jax.cli import config_file
 from vgg_jax.data import batches, datasets
@@ -31,7 +29,7 @@ from vgg_jax.nn.preprocessing import normalize
 from vgg_jax.training.config import resolve
 
 _TORCH = Peer("speedrun_pytorch.py", "torch", environ=PEERS["torch tuned"].environ)
-_OURS = Peer("speedrun_ours.py")
+_BOTH = {"vgg_jax": Peer("speedrun_ours.py"), "torch": _TORCH}
 
 
 def main():
@@ -41,11 +39,12 @@ def main():
         allow_abbrev=False,
     )
     parser.add_argument("--config", default="configs/speedrun.py:90")
-    parser.add_argument("--results", nargs="*", type=Path, default=[])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=5, help="steps per turn")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no_training", action="store_true", help="only time steps")
+    parser.add_argument("--turn", type=float, default=30, help="seconds in training")
+    parser.add_argument("--workdir", default="", help="keeps our run there")
     parser.add_argument("--compile", action="store_true", help="by torch.compile")
     options, settings = parser.parse_known_args()
     if not _TORCH.python().exists():
@@ -71,10 +70,8 @@ def main():
             test_labels=dataset.test.labels,
             whitening=whitening.filters([shown], 3),
         )
-        running = {
-            "vgg_jax": Process(_OURS, {**job, "mode": "serve"}),
-            "torch": Process(_TORCH, {**job, "mode": "serve"}),
-        }
+        served = {**job, "mode": "serve"}
+        running = {name: Process(peer, served) for name, peer in _BOTH.items()}
         for _ in range(options.rounds):
             for process in running.values():
                 process.seconds.append(process.ask(options.steps))
@@ -90,13 +87,22 @@ def main():
             f"({ratios[0]:.2f} ... {ratios[-1]:.2f})",
             flush=True,
         )
-        for path in options.results:
-            result = json.loads(path.read_text())
-            accuracy, seconds = result["test"]["accuracy"], result["seconds"]
-            print(f"vgg_jax  {accuracy:.2%} in {seconds:.0f} s ({path})")
         if not options.no_training:
-            facts = Process(_TORCH, {**job, "mode": "train"}).facts
-            print(f"torch    {facts['accuracy']:.2%} in {facts['seconds']:.0f} s")
+            job["workdir"] = options.workdir or f"{directory}/run"
+            _train(job, options.turn)
+
+
+def _train(job, turn):
+    started = {
+        name: partial(Process, peer, {**job, "mode": "train"}, wait=False, shown=True)
+        for name, peer in _BOTH.items()
+    }
+    processes, seconds = in_turns(started, turn)
+    for name, process in processes.items():
+        if process.failure:
+            raise RunError(f"{name}: {process.failure}")
+        print(f"{name:8} {process.facts['accuracy']:.2%} in {seconds[name]:.0f} s")
+    print(f"PyTorch takes {seconds['torch'] / seconds['vgg_jax']:.2f}x our time")
 
 
 if __name__ == "__main__":
