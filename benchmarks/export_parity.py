@@ -53,7 +53,7 @@ def main() -> None:
     options = parser.parse_args()
     vgg_jax.configure()
     network = vgg_jax.load(options.weights).configured(dtype=jnp.float32)
-    test, _ = datasets.one_split(options.data, "test")
+    test, *_ = datasets.one_split(options.data, "test")
     images, labels = np.asarray(test.images), np.asarray(test.labels)
     want = everywhere(_jax(network), images)
     _print_head(network, want, labels)

@@ -44,7 +44,7 @@ def main():
     network = vgg_jax.load(options.workdir).configured(dtype="float32")
     network = network.replace(source=f"runs/{options.name}")  # wherever it lay
     vgg_jax.save(network, file, dtype=DTYPE, overwrite=True)
-    split, _ = datasets.one_split(config["data"]["name"], "test")
+    split, *_ = datasets.one_split(config["data"]["name"], "test")
     network, accuracy = vgg_jax.load(file), {}
     for views in sorted({1, config["views"]}):
         score = of_network.score(network, split, views=views)

@@ -23,7 +23,8 @@ class Classifier(litserve.LitAPI):
         return self.session.run(["probabilities"], {"images": images})[0]
 
     def encode_response(self, rows):
-        named = [dict(zip(self.class_names, row.tolist(), strict=True)) for row in rows]
+        names = self.class_names or [str(i) for i in range(rows.shape[1])]
+        named = [dict(zip(names, row.tolist(), strict=True)) for row in rows]
         return {"probabilities": named}
 
 

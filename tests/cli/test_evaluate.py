@@ -55,7 +55,7 @@ def test_errors_damaged_pictures_and_programs_are_told(place, capsys):
     assert "\nfolder:" in "\n" + said and "6 pictures, dense+crops" in said
     rows = [line.split() for line in said.splitlines() if "8, 12" in line]
     # One of six cannot be read, and all others are told apart.
-    assert [row[-2:] for row in rows] == [["16.67", "0.00"]] * 2 + [["16.67", "0.00"]]
+    assert [row[-2:] for row in rows] == [["16.67", "16.67"]] * 3
     assert "1 damaged pictures count as errors" in said
     assert "train/dark/2.png: it has no format" in said
     assert "programs compiled" in said

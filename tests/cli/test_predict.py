@@ -28,7 +28,9 @@ def place(tmp_path_factory):
     for name in ("a.png", "deeper/b.JPG"):
         pixels = rng.integers(0, 256, (20, 30, 3), np.uint8)
         PIL.Image.fromarray(pixels).save(place / "photos" / name)
-    (place / "photos/notes.txt").write_text("not looked at")
+    for name in ("notes.txt", "scan.pdf", ".b.jpg"):
+        (place / "photos" / name).write_text("not looked at")
+    (place / "photos/deeper/folder.png").mkdir()
     return place
 
 

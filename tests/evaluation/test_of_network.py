@@ -14,6 +14,7 @@ from vgg_jax.interop.load import load
 from vgg_jax.interop.network import random
 from vgg_jax.interop.save import save
 from vgg_jax.nn.vgg import VGG
+from vgg_jax.training.augment import Augment
 
 MODEL = VGG("conv3-8 |", 10, head="compact", conv="lax", dtype="bfloat16")
 
@@ -34,6 +35,27 @@ def test_it_counts_the_right_answers_of_the_network():
         score(few, Split(images, labels))
 
 
+def test_small_images_are_enlarged_as_in_training():
+    rng = np.random.default_rng(0)
+    split = Split(rng.integers(0, 256, (6, 8, 8, 3), np.uint8), np.zeros(6, np.int32))
+    network = random(MODEL, "cifar10", size=12)
+    seen = Augment(resize=12, normalize="cifar10").evaluate(split.images)
+    want = network.configured(dtype="float32").model.apply(network.variables, seen)
+    got = score(network, split, batch_size=4).logits
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "option, message",
+    [("--data=folder:photos", "add --protocol=center"), ("--split=x", "x")],
+)
+def test_what_is_no_split(option, message, tmp_path):
+    save(random(MODEL, "cifar10", size=32), file := tmp_path / "x.safetensors")
+    options = ["--data=cifar10_sample", f"--weights={file}", option]
+    with pytest.raises(ConfigError, match=message):
+        evaluate.run(parser_of("evaluate").parse_args(options))
+
+
 def test_other_classes_are_refused(tmp_path):
     names = ("airplane", "car", *"cdefghij")
     save(
@@ -48,7 +70,7 @@ def test_other_classes_are_refused(tmp_path):
 @pytest.mark.parametrize("name", zoo.cards())
 def test_a_card_says_what_is_measured(name):
     """On all 10,000 test images; ties are within rounding on another machine."""
-    split, classes = datasets.one_split(zoo.cards()[name].dataset, "test")
+    split, classes, _ = datasets.one_split(zoo.cards()[name].dataset, "test")
     network = load(name)
     assert network.class_names == classes
     for views, accuracy in zoo.cards()[name].accuracy.items():

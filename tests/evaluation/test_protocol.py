@@ -223,6 +223,7 @@ def test_errors_are_counted_and_damaged_pictures_are_errors():
     damaged = Photographs([*labelled, "truncated", "no picture", "empty", "empty"])
     result = evaluate([network], damaged, protocol="center")
     assert round(result.fusion.top1, 6) == round(1 - 3 / 16, 6)
+    assert round(result.fusion.top5, 6) == round(1 - 9 / 16, 6)
     assert result.damaged == {
         12: "truncated",
         13: "no picture",
@@ -269,14 +270,16 @@ def test_each_network_says_what_it_needs():
 @pytest.mark.parametrize(
     "fields, said",
     [
-        ({"class_names": tuple("abcdefg")}, "names of classes differ"),
+        ({"class_names": tuple("abcdefx")}, "names of class 6 differ: g and x"),
         ({"size": 32}, "sizes of training differ: 16 and 32"),
     ],
 )
 def test_networks_for_other_pictures_are_not_fused(fields, said):
-    first, second = networks(2)
+    unnamed, first, second = networks(3)
+    first = first.replace(class_names=tuple("abcdefg"))
+    assert len(evaluate([unnamed, first], photographs()[:1]).scores) == 2
     with pytest.raises(ConfigError, match=f"cannot be fused, for their {said}"):
-        evaluate([first, second.replace(**fields)], photographs())
+        evaluate([unnamed, first, second.replace(**fields)], photographs())
 
 
 def test_what_no_network_can_do_is_said():

@@ -38,6 +38,25 @@ RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (3, 16, 16, 3), np.uint8)
 
 
+def test_a_network_of_another_size_is_told():
+    with pytest.raises(ConfigError, match="images of 24x24 give fc7"):
+        grad_cam(NORMED, np.zeros((1, 24, 24, 3), np.uint8))
+    with pytest.raises(ConfigError, match="images of 24x24 give fc7"):
+        invert(NORMED, np.zeros((1, 24, 24, 3), np.uint8), "fc8")
+    with pytest.raises(ConfigError, match="is a str, not a Network"):
+        grad_cam("runs/vgg16", IMAGES)  # pyright: ignore
+
+
+def test_a_grey_network_is_explained():
+    grey = random(VGG("conv3-6 | conv3-8 |", 4, head="compact"), "unit", channels=1)
+    assert (
+        maximise(grey, "conv2_1", 3, size=8, descent=Descent(steps=1)).images.shape[-1]
+        == 1
+    )
+    with pytest.raises(ConfigError, match="3 channels where the network expects 1"):
+        grad_cam(grey, IMAGES)
+
+
 def corner_network():
     """Says class 1 by how bright the top left quarter of 16x16 pixels is.
 

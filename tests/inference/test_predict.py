@@ -61,6 +61,18 @@ def test_what_cannot_be_predicted(network, files):
         probabilities(network, np.zeros((1, 16, 16, 3), np.uint8), views=3)
 
 
+def test_a_grey_network_sees_grey_pictures(files):
+    """Pillow's luma of the same pixels."""
+    grey = random(
+        VGG("conv3-8 |", 10, head="compact", conv="lax"), "unit", size=16, channels=1
+    )
+    found = next(predictions(grey, files[:1]))
+    luma = np.asarray(PIL.Image.open(files[0]).convert("L"))[..., None]
+    np.testing.assert_array_equal(found.picture, luma)
+    want = probabilities(grey, luma[None])[0]
+    np.testing.assert_allclose(found.probabilities, want, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("mode", ["RGBA", "P", "L", "1", "CMYK", "I;16", "LA"])
 def test_pictures_of_every_mode(mode, tmp_path):
     file = tmp_path / ("x.tiff" if mode == "CMYK" else "x.png")

@@ -18,8 +18,12 @@ from safetensors.numpy import save_file
 import vgg_jax
 from configs import default
 from vgg_jax.data import datasets
+from vgg_jax.errors import ConfigError, RunError
+from vgg_jax.interop import weights_file
+from vgg_jax.interop.network import random
 from vgg_jax.nn import architecture
 from vgg_jax.nn.preprocessing import PREPROCESSING
+from vgg_jax.nn.vgg import VGG
 from vgg_jax.runs import manifest
 from vgg_jax.runs.checkpoint import Checkpoints
 from vgg_jax.runs.run_record import RunRecord
@@ -197,9 +201,41 @@ def test_a_name_with_its_sum(tmp_path):
     """As torch hub's files have it: the first digits of the SHA-256."""
     content = (PEERS / "torchvision.safetensors").read_bytes()
     digits = hashlib.sha256(content).hexdigest()
-    path = tmp_path / f"vgg16-{digits[:8]}.safetensors"
+    path = tmp_path / f"vgg16-{digits[:8]}.pth"
     path.write_bytes(content)
-    assert vgg_jax.load(path, preprocessing="imagenet").sha256 == digits
+    assert weights_file._sha256(path) == digits
+    with pytest.raises(RunError, match="not with the 20261103 of its name"):
+        weights_file.read(path.rename(tmp_path / "vgg16-20261103.pth"))
+
+
+def test_a_date_is_no_sum(tmp_path):
+    file = tmp_path / "pets-20261103.safetensors"
+    network = random(VGG("conv3-8 |", 3, head="compact"), "unit", size=8)
+    vgg_jax.save(network, file)
+    assert vgg_jax.load(file).size == 8
+
+
+def test_a_path_is_no_name_of_the_zoo(tmp_path, monkeypatch):
+    """`Path("./speedrun")` has no dot left."""
+    monkeypatch.chdir(tmp_path)
+    Path("speedrun").mkdir()
+    for source in ("./speedrun", Path("./speedrun")):
+        with pytest.raises(RunError, match="is a directory, and no run's workdir"):
+            vgg_jax.load(source)
+
+
+def test_lrn_that_the_file_does_not_tell(tmp_path, monkeypatch):
+    """torchvision numbers its modules, of which none is LRN."""
+    peer, file = PEERS / "torchvision.safetensors", tmp_path / "own.safetensors"
+    known = vgg_jax.load(peer, preprocessing="imagenet")
+    with_lrn = known.model.variant.replace("|", "LRN |", 1)
+    network = vgg_jax.load(peer, preprocessing="imagenet", variant=with_lrn)
+    assert network.model.variant == with_lrn
+    jax.tree.map(np.testing.assert_array_equal, network.variables, known.variables)
+    vgg_jax.save(network, file)
+    assert vgg_jax.load(file, variant=with_lrn).model.variant == with_lrn
+    with pytest.raises(ConfigError, match="is of configuration"):
+        vgg_jax.load(file, variant=known.model.variant)
 
 
 def test_the_hub_is_asked_only_for_what_is_named(tmp_path, monkeypatch):

@@ -99,6 +99,11 @@ def test_a_word_is_no_range():
         network_input(GREY, PREPROCESSING["unit"], word)
 
 
+def test_a_grey_network_sees_grey_images():
+    with pytest.raises(ConfigError, match="3 channels .* expects 1: .* to grey"):
+        network_input(jnp.zeros((2, 8, 8, 3)), PREPROCESSING["unit"], (0, 1), 1)
+
+
 @pytest.mark.parametrize(
     "shape, message",
     [

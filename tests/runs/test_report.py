@@ -14,7 +14,7 @@ import pytest
 
 from vgg_jax.cli import command
 from vgg_jax.cli import report as report_command
-from vgg_jax.errors import RunError
+from vgg_jax.errors import ConfigError, RunError
 from vgg_jax.runs import checked_json, comparison, curves, figures, gallery, report
 from vgg_jax.runs.run_record import RunRecord
 
@@ -110,6 +110,17 @@ class Checker(HTMLParser):
     def handle_endtag(self, tag):
         if tag not in self.VOID:
             assert self.open.pop() == tag
+
+
+def test_a_file_of_the_user_is_not_replaced_unasked(tmp_path):
+    make_run(tmp_path / "run")
+    (tmp_path / "notes.html").write_text("mine")
+    arguments = f"--workdir={tmp_path / 'run'}", f"--out={tmp_path / 'notes.html'}"
+    with pytest.raises(ConfigError, match="--overwrite"):
+        run_command(*arguments)
+    assert (tmp_path / "notes.html").read_text() == "mine"
+    run_command(*arguments, "--overwrite")
+    assert "<html" in (tmp_path / "notes.html").read_text()
 
 
 def test_a_finished_run(tmp_path):

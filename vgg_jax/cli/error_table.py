@@ -1,12 +1,15 @@
 """Top-1 and top-5 errors in the layout of the paper's tables, and every prediction."""
 
 import csv
+import errno
+import io
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from vgg_jax.errors import RunError
 from vgg_jax.evaluation.protocol import Result, Score
+from vgg_jax.files import write_atomically
 from vgg_jax.interop.network import Network
 from vgg_jax.nn.softmax import most_probable
 
@@ -88,14 +91,18 @@ def write(
     """
     count = min(_BEST, len(classes))
     heads = [(f"class_{i}", f"posterior_{i}") for i in range(1, count + 1)]
+    text = io.StringIO(newline="")
+    rows = csv.writer(text, lineterminator=os.linesep)
+    rows.writerow(["picture", "label", *sum(heads, ())])
+    for number, label in enumerate(result.labels):
+        said = "damaged" if number in result.damaged else classes[label]
+        best = most_probable(result.fusion.posteriors[number], count)
+        pairs = ((classes[k], f"{p:.6f}") for k, p in best)
+        rows.writerow([name(number), said, *sum(pairs, ())])
     try:
-        with open(file, "x", newline="", encoding="utf-8") as opened:
-            rows = csv.writer(opened, lineterminator=os.linesep)
-            rows.writerow(["picture", "label", *sum(heads, ())])
-            for number, label in enumerate(result.labels):
-                said = "damaged" if number in result.damaged else classes[label]
-                best = most_probable(result.fusion.posteriors[number], count)
-                pairs = ((classes[k], f"{p:.6f}") for k, p in best)
-                rows.writerow([name(number), said, *sum(pairs, ())])
+        if file.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        # Names of files need not be UTF-8.
+        write_atomically(file, text.getvalue().encode(errors="surrogateescape"))
     except OSError as error:
         raise RunError(f"--csv={file} cannot be written: {error.strerror}") from error

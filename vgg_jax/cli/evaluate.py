@@ -21,6 +21,7 @@ from rich.console import Console
 from vgg_jax.cli import error_table, weights_option
 from vgg_jax.cli.score import show
 from vgg_jax.data import datasets
+from vgg_jax.data.picture_folder import PREFIX
 from vgg_jax.errors import ConfigError, choose
 from vgg_jax.evaluation import of_network, protocol
 from vgg_jax.evaluation.scaled_pictures import OfSplit
@@ -36,7 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     weights_option.add(parser)
     parser.add_argument(
-        "--data", default="cifar10", help="or folder:DIR; default: cifar10"
+        "--data",
+        default="cifar10",
+        help="with --protocol also folder:DIR; default: cifar10",
     )
     parser.add_argument(
         "--split", default="", help="TFDS split; default: test, or the only one"
@@ -81,16 +84,21 @@ def run(options: argparse.Namespace) -> None:
     asked = [x for x in options.views.split(",") if x] or _of_card(options.weights)
     views = [choose(known, count, "--views") for count in asked]
     network = load(options.weights)
-    where = {"data_dir": options.data_dir}
-    name = options.split or "test"
-    split, classes = datasets.one_split(options.data, name, size=network.size, **where)
+    if options.data.startswith(PREFIX):
+        raise ConfigError(
+            f"--data={options.data} holds pictures of any size: add --protocol=center, "
+            "say"
+        )
+    split, classes, title = datasets.one_split(
+        options.data, options.split, data_dir=options.data_dir, size=network.size
+    )
     _check_classes(network, options.data, classes)
     found = {}
     with Display(Console(), epochs=1, steps_per_epoch=1) as display:
-        report = lambda seen: display.evaluate(name, seen, len(split))
+        report = lambda seen: display.evaluate(title, seen, len(split))
         for count in views:
             found[count] = of_network.score(network, split, views=count, report=report)
-    print(f"{name} of {options.data}, {network.source}")
+    print(f"{title}, {network.source}")
     show(found)
 
 

@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> None:
     check_target(path, wanted.suffix, options.overwrite)
     network = load(options.weights)
     if options.to == "html":
-        given["facts"] = _facts(Path(options.weights))
+        given["facts"] = _facts(options.weights)
     wanted.save(network, path, overwrite=options.overwrite, **given)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
     if not network.class_names and options.to != "safetensors":
@@ -93,23 +93,26 @@ def _given(options: argparse.Namespace, wanted: _Format) -> dict[str, Any]:
     return given
 
 
-def _facts(weights: Path) -> dict[str, str]:
+def _facts(weights: str) -> dict[str, str]:
     """Returns what the zoo or a finished run says of a network, for the page's card."""
-    if card := zoo.cards().get(str(weights)):
+    if card := zoo.cards().get(weights):
         accuracy = card.accuracy[str(card.views)]
-        views = "view" if card.views == 1 else "views"
-        said = f"{accuracy:.2%} of its test images, by {card.views} {views}"
+        said = f"{accuracy:.2%} of its test images, {_views(card.views)}"
         return {"Trained on": card.dataset, "Accuracy": said, "By": card.command}
-    if not (weights / CONFIG).is_file():
+    if not (Path(weights) / CONFIG).is_file():
         return {}
     from vgg_jax.runs.run_record import RunRecord  # needs [train], as loading it did
 
-    record = RunRecord(weights)
+    record = RunRecord(Path(weights))
     if not record.result:
         return {}
-    test = record.result["test"]
-    accuracy = f"{test['accuracy']:.2%} of {test['count']:,} test images"
+    test, views = record.result["test"], _views(record.config.get("views", 1))
+    accuracy = f"{test['accuracy']:.2%} of {test['count']:,} test images, {views}"
     return {"Trained on": record.config["data"]["name"], "Accuracy": accuracy}
+
+
+def _views(count: int) -> str:
+    return f"by {count} view{'s' if count > 1 else ''}"
 
 
 def _default_path(weights: str, suffix: str) -> Path:

@@ -93,7 +93,11 @@ def found(names: Sequence[str]) -> list[Path]:
                 "file first"
             )
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in suffixes)
+            inside = sorted(
+                p
+                for p in path.rglob("*")
+                if p.suffix.lower() in suffixes and p.is_file() and p.name[0] != "."
+            )
             if not inside:
                 raise ConfigError(f"{name}: there is no picture in this folder")
             files += inside
@@ -194,7 +198,8 @@ def draw(console: Console, rows: Rows) -> None:
 
 def _thumbnail(prediction: Prediction) -> list[Text]:
     assert prediction.picture is not None
-    small = PIL.Image.fromarray(prediction.picture).resize((_THUMBNAIL, _THUMBNAIL))
+    coloured = np.repeat(prediction.picture, 3 // prediction.picture.shape[-1], -1)
+    small = PIL.Image.fromarray(coloured).resize((_THUMBNAIL, _THUMBNAIL))
     pixels, lines = np.asarray(small), []
     for y in range(0, _THUMBNAIL, 2):
         line = Text()

@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 from vgg_jax.errors import RunError
-from vgg_jax.files import write_atomically
+from vgg_jax.files import check_target, write_atomically
 from vgg_jax.runs import comparison, report
 from vgg_jax.runs.run_record import REPORT, RunRecord
 
@@ -31,14 +31,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="file to write; default: in the first workdir, report.html or "
         "comparison.html",
     )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace what --out names"
+    )
 
 
 def run(options: argparse.Namespace) -> None:
     """Writes the page and prints its path.
 
     Raises:
+        ConfigError: --out names a file that is there.
         RunError: a directory holds no run, or the page cannot be written.
     """
+    if options.out:
+        check_target(options.out, ".html", options.overwrite)
     records = [RunRecord(workdir) for workdir in options.workdir]
     name = comparison.FILE if len(records) > 1 else REPORT
     path = options.out or options.workdir[0] / name

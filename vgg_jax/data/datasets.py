@@ -169,27 +169,37 @@ def _records(
 
 def one_split(
     name: str,
-    split: str,
+    split: str = "",
     *,
     data_dir: str = "",
     size: int = 0,
     report: Callable[[str], None] = print,
-) -> tuple[Split, tuple[str, ...]]:
-    """Returns the images of one TFDS split in memory, and the names of all classes.
+) -> tuple[Split, tuple[str, ...], str]:
+    """Returns the images of one TFDS split in memory.
 
-    Args and errors are those of `load`.
+    Args:
+        name: as for `load`, but for folders; so are the others, and the errors.
+        split: TFDS split; empty: "test", or the only one there is.
+        data_dir: as for `load`.
+        size: as for `load`.
+        report: as for `load`.
 
-    >>> split, classes = one_split("cifar10_sample", "test[:10]")
-    >>> split.images.shape, classes[3]
-    ((10, 32, 32, 3), 'cat')
+    Returns:
+        The split; the names of all classes; and what the images are called.
+
+    >>> split, classes, title = one_split("cifar10_sample", "test[:10]")
+    >>> split.images.shape, classes[3], title
+    ((10, 32, 32, 3), 'cat', 'test[:10] of cifar10_sample')
     """
     builder = find(name, data_dir=data_dir, report=report)
+    split, title = _tested(name, split, [*builder.info.splits])
     spans = splits.spans_of(name, builder.info.splits, split, "split")
     in_memory.check_fits(builder, _held(builder, {split: spans}), size, whole=False)
     records = functools.cache(
         partial(in_memory.whole, builder, size=size, report=report)
     )
-    return in_memory.gather(spans, records), tfds_features.class_names(builder)
+    classes = tfds_features.class_names(builder)
+    return in_memory.gather(spans, records), classes, title
 
 
 def whole_pictures(
@@ -214,16 +224,21 @@ def whole_pictures(
     ((32, 32, 3), 1000, 'test of cifar10_sample')
     """
     stored = opened(name, 1, (1,), data_dir=data_dir, report=print)
-    known = [*stored.counts]
+    split, title = _tested(name, split, [*stored.counts])
+    spans = splits.spans_of(name, stored.counts, split, "split")
+    found = _point_to(spans, functools.cache(stored.reader), damaged={})
+    return found, stored.classes, title
+
+
+def _tested(name: str, split: str, known: Sequence[str]) -> tuple[str, str]:
+    """Returns the split that is meant, and what its images are called."""
     if not split and "test" not in known and len(known) > 1:
         raise ConfigError(
             f"{name} has no split 'test': choose one of its own, {', '.join(known)}"
         )
     split = split or ("test" if "test" in known else known[0])
-    spans = splits.spans_of(name, stored.counts, split, "split")
-    found = _point_to(spans, functools.cache(stored.reader), damaged={})
-    title = f"{split} of {name}" if split != known[0] or len(known) > 1 else name
-    return found, stored.classes, title
+    is_all = [split] == [*known]
+    return split, name if is_all else f"{split} of {name}"
 
 
 def _held(builder: tfds.core.DatasetBuilder, spans: Mapping[str, Spans]) -> int:

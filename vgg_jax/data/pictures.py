@@ -12,6 +12,8 @@ import PIL.ImageOps
 
 _SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")  # Pillow's modes of grey pictures
 _BITS_PER_SAMPLE = 258  # TIFF tag
+# Formats that Pillow writes only, or recognises and leaves to other programs.
+_NEVER_READ = {"BUFR", "GRIB", "HDF5", "MPEG", "PALM", "PDF", "WMF"}
 _TRANSPARENT = ("RGBA", "LA", "PA", "La", "RGBa")
 
 
@@ -24,13 +26,13 @@ def accept_large() -> None:
 
 
 def suffixes() -> set[str]:
-    """Returns the endings of names, in lower case, of the formats that Pillow knows.
+    """Returns the endings of names, in lower case, of the formats that Pillow reads.
 
-    >>> {".jpg", ".jpeg", ".png"} <= suffixes(), ".txt" in suffixes()
+    >>> {".jpg", ".jpeg", ".png"} <= suffixes(), ".pdf" in suffixes()
     (True, False)
     """
     known = PIL.Image.registered_extensions()
-    return {suffix for suffix, form in known.items() if form}
+    return {suffix for suffix, form in known.items() if form not in _NEVER_READ}
 
 
 def eight_bits(picture: PIL.Image.Image) -> PIL.Image.Image:
@@ -137,14 +139,21 @@ def upright(picture: PIL.Image.Image) -> PIL.Image.Image:
     return rgb(picture)
 
 
-def read(file: str | Path, size: int) -> np.ndarray:
-    """Returns a picture in a file, uint8 `[size, size, 3]`, upright, RGB, by `fit`.
+def read(file: str | Path, size: int, channels: int = 3) -> np.ndarray:
+    """Returns a picture in a file, uint8 `[size, size, channels]`, upright, by `fit`.
+
+    Args:
+        file: of any format that Pillow reads.
+        size: height and width in pixels.
+        channels: 3 for RGB, 1 for grey (ITU-R 601-2 luma).
 
     Raises:
         ValueError: it is no picture that has a conversion to RGB; the message is why.
     """
     with opened(file) as picture:
-        return np.asarray(fit(upright(picture), size))
+        found = fit(upright(picture), size)
+        pixels = np.asarray(found if channels == 3 else found.convert("L"))
+        return pixels.reshape(size, size, channels)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from vgg_jax.errors import ConfigError, choose
 from vgg_jax.evaluation.exact import Evaluation, evaluate, padded
 from vgg_jax.evaluation.metrics import Sums, cross_entropy
 from vgg_jax.interop.network import HEAD, Network
-from vgg_jax.nn.preprocessing import normalize
+from vgg_jax.nn.preprocessing import normalize, resize
 from vgg_jax.nn.views import VIEWS, averaged
 
 
@@ -34,7 +34,8 @@ def score(
 
     Args:
         network: with a head for the classes of the split.
-        split: images of the size that the network takes.
+        split: images of the size that the network takes, or smaller squares, which
+            are enlarged as in training (`preprocessing.resize`).
         views: number of views of an image (`nn.views`).
         batch_size: images per batch, shared by all devices.
         report: called after each batch with the number of images evaluated so far.
@@ -50,12 +51,15 @@ def score(
         raise ConfigError(
             f"{network.source} has {known} classes, and the labels are of {asked}"
         )
-    network.check_map((1, *split.image_shape), HEAD)
+    height, width, channels = split.image_shape
+    if height == width < network.size:
+        height = width = network.size
+    network.check_map((1, height, width, channels), HEAD)
     mesh = meshes.over()
     network = network.configured(dtype="float32")
     step = jax.jit(partial(_step, network, views, mesh))
     count = padded(batch_size, len(split), parts=mesh.size)
-    network = network.prepared((count // mesh.size, *split.image_shape[:2]))
+    network = network.prepared((count // mesh.size, height, width))
     found = evaluate(
         lambda variables, batch: step(variables, meshes.in_parts(batch, mesh)),
         meshes.on_all(network.variables, mesh),
@@ -73,8 +77,10 @@ def _step(network: Network, views: int, mesh: Mesh, variables: Any, batch: Batch
 
     def seen(variables: Any, images: jax.Array) -> jax.Array:
         apply = partial(network.model.apply, variables)
-        images = normalize(jnp.asarray(images), network.preprocessing)
-        return averaged(apply, images, views)
+        images = jnp.asarray(images)
+        if images.shape[1] == images.shape[2] < network.size:
+            images = resize(images, network.size)
+        return averaged(apply, normalize(images, network.preprocessing), views)
 
     logits = meshes.by_rows(seen, mesh)(variables, batch.images)
     return Sums.of(cross_entropy(logits, batch.labels), logits, batch.labels), logits

@@ -137,11 +137,10 @@ def score(means: np.ndarray, labels: np.ndarray) -> Score:
     >>> found.top1, found.top5
     (0.5, 0.0)
     """
-    posteriors = means.astype(np.float32)
-    # Whatever the label of a damaged picture: of equal posteriors none is a hit.
-    known = jnp.maximum(jnp.asarray(labels), 0)
-    sums = Sums.of(jnp.zeros(len(labels)), jnp.asarray(posteriors), known).means()
-    return Score(posteriors, 1 - sums["accuracy"], 1 - sums["top5"])
+    posteriors, none = means.astype(np.float32), jnp.zeros(len(labels))
+    sums = Sums.of(none, jnp.asarray(posteriors), jnp.asarray(labels))
+    top1, top5 = (1 - float(hits) / len(labels) for hits in (sums.top1, sums.top5))
+    return Score(posteriors, top1, top5)
 
 
 def _check_picture(network: Network, number: int, read: ScaledPicture) -> None:
@@ -152,7 +151,7 @@ def _check_picture(network: Network, number: int, read: ScaledPicture) -> None:
             f"{network.source} has {known} classes, and picture {number} is of class "
             f"number {read.label}"
         )
-    found, wanted = read.pixels[0].shape[-1], suitability.channels_of(network)
+    found, wanted = read.pixels[0].shape[-1], network.channels
     if found != wanted:
         raise ConfigError(
             f"picture {number} has {found} channels, and {network.source} is for "

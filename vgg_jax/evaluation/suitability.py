@@ -40,17 +40,6 @@ def check(
     return size, scales
 
 
-def channels_of(network: Network) -> int:
-    """Returns how many channels the images of a network have.
-
-    >>> from vgg_jax.interop.network import random
-    >>> from vgg_jax.nn.vgg import VGG
-    >>> channels_of(random(VGG("conv3-8 |", 10, hidden=(16,)), "unit", size=8))
-    3
-    """
-    return network.variables["params"]["conv1_1"]["kernel"].shape[2]
-
-
 def _check_scales(
     network: Network, scales: tuple[int, ...], ways: Sequence[str], size: int
 ) -> None:
@@ -59,7 +48,7 @@ def _check_scales(
         if WAYS[way].whole:
             least = dense.trained_size(network.model, network.variables)
         else:
-            network.check_map((1, size, size, channels_of(network)), HEAD)
+            network.check_map((1, size, size, network.channels), HEAD)
             least = size
         if min(scales) < least:
             raise ConfigError(
@@ -71,18 +60,29 @@ def _check_scales(
 def _check_alike(networks: Sequence[Network]) -> None:
     facts: Mapping[str, Callable[[Network], object]] = {
         "sizes of training": _size_of,
-        "channels": channels_of,
+        "channels": lambda network: network.channels,
         "numbers of classes": lambda network: network.model.num_classes,
-        "names of classes": lambda network: network.class_names,
     }
     first = networks[0]
     for network in networks[1:]:
         for fact, of in facts.items():
             if of(network) != of(first):
-                raise ConfigError(
-                    f"{first.source} and {network.source} cannot be fused, for their "
-                    f"{fact} differ: {of(first)} and {of(network)}"
-                )
+                _refuse(first, network, fact, of(first), of(network))
+    named = [network for network in networks if network.class_names]
+    for network in named[1:]:
+        pairs = zip(named[0].class_names, network.class_names, strict=True)
+        for number, (one, other) in enumerate(pairs):
+            if one != other:
+                _refuse(named[0], network, f"names of class {number}", one, other)
+
+
+def _refuse(
+    first: Network, other: Network, fact: str, known: object, found: object
+) -> None:
+    raise ConfigError(
+        f"{first.source} and {other.source} cannot be fused, for their {fact} differ: "
+        f"{known} and {found}"
+    )
 
 
 def _size_of(network: Network) -> int:

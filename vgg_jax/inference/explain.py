@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from vgg_jax.errors import ConfigError
 from vgg_jax.inference.channels import Channels, active_channels, channels_of
 from vgg_jax.inference.grad_cam import default_layer, grad_cam
 from vgg_jax.inference.guided_backprop import guided_backprop
@@ -102,6 +103,11 @@ def explain(
     """
     conv = quick_to_compile("float32")
     network = network.configured(dtype="float32", conv=conv)
+    if network.channels != 3:
+        raise ConfigError(
+            f"{network.source} is for images of {network.channels} channels: a sheet "
+            "shows those of three"
+        )
     images = picture[None]
     sure = np.asarray(softmax(network(images))[0])
     target = int(sure.argmax()) if target is None else target

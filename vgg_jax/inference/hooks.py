@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 from flax import linen as nn
 
-from vgg_jax.interop.network import Network
+from vgg_jax.interop.network import Network, check_network
 from vgg_jax.nn.images import ValueRange, network_input
 from vgg_jax.nn.preprocessing import PREPROCESSING
 from vgg_jax.nn.vgg import Activations
@@ -30,8 +30,9 @@ def unit_range(
     Raises:
         ConfigError: the images are not what was declared, or not the network's.
     """
-    network_input(images, network.preprocessing, value_range)
-    return network_input(images, PREPROCESSING["unit"], value_range)
+    check_network(network)
+    unit = PREPROCESSING["unit"]
+    return network_input(images, unit, value_range, network.channels)
 
 
 def run(network: Network, unit: jax.Array, hook: Hook, last: str = "") -> jax.Array:

@@ -21,7 +21,7 @@ from vgg_jax.inference import hooks
 from vgg_jax.inference.channels import channels_of
 from vgg_jax.inference.occlusion import Track
 from vgg_jax.interop import layer_names
-from vgg_jax.interop.network import Network
+from vgg_jax.interop.network import Network, check_network
 from vgg_jax.nn.images import ValueRange
 
 _ADAM = optax.scale_by_adam()
@@ -117,6 +117,7 @@ def invert(
     """
     name = _known(network, layer)
     unit = hooks.unit_range(network, images, value_range)
+    network.check_map(unit.shape, name)
     wanted = _activation(network, unit, name)
     start = _start(unit.shape, descent)
     made = _descend(network, start, wanted, _distance, name, descent, track)
@@ -166,7 +167,7 @@ def maximise(
     check_value("channel", channel, int, in_range(0, channels_of(network, name)))
     check_value("images", images, int, count(1))
     side = size or network.size or _SIDE
-    shape = images, side, side, max(3, len(network.preprocessing.mean))
+    shape = images, side, side, network.channels
     start, wanted = _start(shape, descent), jnp.int32(channel)
     # A ReLU that is silent at the start has no slope; what enters it has one.
     specs = [row.spec for row in layer_names.table(network.model)]
@@ -179,6 +180,7 @@ def maximise(
 
 def _known(network: Network, layer: str) -> str:
     """Returns our name of a layer whose weights are there."""
+    check_network(network)
     name = layer_names.resolve(network.model, layer)
     network.check_weights(name)
     return name

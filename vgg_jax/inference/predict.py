@@ -33,7 +33,7 @@ class Prediction(NamedTuple):
 
     Attributes:
         file: the file.
-        picture: as the network saw it, uint8 `[size, size, 3]`; None where there is
+        picture: as the network saw it, uint8 `[size, size, C]`; None where there is
             none.
         probabilities: of each class, float32 `[K]`; None likewise.
         error: why there is none; otherwise empty.
@@ -101,8 +101,9 @@ def predictions(
     """Yields what a network says of each file, in order.
 
     Pictures of any size and mode: the smaller side is scaled to `size` pixels and the
-    centre cut out (`pictures.fit`). Threads decode the next batch meanwhile. A file
-    that is no picture has an `error`; the others do not suffer from it.
+    centre cut out (`pictures.fit`); for a grey network they become grey. Threads decode
+    the next batch meanwhile. A file that is no picture has an `error`; the others do
+    not suffer from it.
 
     Args:
         network: with a head.
@@ -128,7 +129,7 @@ def predictions(
     network = meshes.on_all(network, mesh)
     compiled = partial(_compiled(mesh, views), network)
     run = lambda images: compiled(meshes.in_parts(images, mesh))
-    read = partial(_read, size=size)
+    read = partial(_read, size=size, channels=network.channels)
     with ThreadPoolExecutor(_THREADS) as pool:
         chunks = itertools.batched(files, batch_size)
         coming = _submitted(pool, read, next(chunks, ()))
@@ -149,13 +150,13 @@ def _submitted(
     return [pool.submit(read, group) for group in itertools.batched(files, _GROUP)]
 
 
-def _read(files: Iterable[Path], size: int) -> list[Prediction]:
-    return [_read_one(file, size) for file in files]
+def _read(files: Iterable[Path], size: int, channels: int) -> list[Prediction]:
+    return [_read_one(file, size, channels) for file in files]
 
 
-def _read_one(file: Path, size: int) -> Prediction:
+def _read_one(file: Path, size: int, channels: int) -> Prediction:
     try:
-        return Prediction(file, picture=pictures.read(file, size))
+        return Prediction(file, picture=pictures.read(file, size, channels))
     except ValueError as error:
         return Prediction(file, error=str(error))
 

@@ -24,9 +24,11 @@ def classes_of(network: Network, unit: jax.Array, given: ArrayLike | None) -> ja
         int32 `[B]`.
 
     Raises:
-        ConfigError: there is no such class, or the network has no head.
+        ConfigError: there is no such class, or the network has no head, or one for
+            images of another size.
     """
     network.check_weights(HEAD)
+    network.check_map(unit.shape, HEAD)
     if given is None:
         return _most_probable(network, unit)
     if not isinstance(given, Tracer):

@@ -34,8 +34,7 @@ class Classifier(NamedTuple):
     @property
     def channels(self) -> int:
         """Number of channels of an image."""
-        params = self.network.variables["params"]
-        return params[self.network.layers_until(HEAD)[0]]["kernel"].shape[2]
+        return self.network.channels
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -43,7 +43,7 @@ def load(
     Args:
         source: one of
             a name of the zoo (`zoo.cards`), such as "speedrun"; a file or directory of
-            that name is "./speedrun";
+            that name is "./speedrun", or a `Path`;
             a file of torchvision's or timm's names, `.safetensors`, or `.pth`, `.pt`
             and `.bin` where PyTorch is installed; of Keras, `.weights.h5`, `.h5` or
             `.hdf5`, where h5py is (`pip install 'vgg_jax[interop]'`); or one that
@@ -82,7 +82,7 @@ def load(
         preprocessing = named(preprocessing)
     wanted = _Wanted(preprocessing, variant, checkpoint)
     with system_errors(source):
-        read = next(read for matches, read in _SOURCES if matches(str(source)))
+        read = next(read for matches, read in _SOURCES if matches(source))
         network = read(str(source), wanted)
     if num_classes in (None, network.model.num_classes) and _has_head(network):
         return network
@@ -183,7 +183,7 @@ def _of_file(source: str, wanted: _Wanted) -> Network:
     return network_file.read(Path(source), wanted.preprocessing, wanted.variant)
 
 
-def _is_run(source: str) -> bool:
+def _is_run(source: str | Path) -> bool:
     """Returns whether it is a workdir or a checkpoint; a torn config may be a run's."""
     config = os.path.join(source, CONFIG)
     if not os.path.isfile(config):
@@ -197,9 +197,9 @@ def _is_run(source: str) -> bool:
 
 # What tells a kind of source -> what reads it; the first that matches.
 _SOURCES: tuple[
-    tuple[Callable[[str], bool], Callable[[str, _Wanted], Network]], ...
+    tuple[Callable[[str | Path], bool], Callable[[str, _Wanted], Network]], ...
 ] = (
-    (lambda source: source.startswith(hub.PREFIX), _of_hub),
+    (lambda source: str(source).startswith(hub.PREFIX), _of_hub),
     (lambda source: source in zoo.cards(), _of_zoo),
     (_is_run, _of_run),
     (os.path.isdir, _of_directory),

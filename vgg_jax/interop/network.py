@@ -51,13 +51,18 @@ class Network(struct.PyTreeNode):
     sha256: str = struct.field(pytree_node=False, default="")
     random_layers: tuple[str, ...] = struct.field(pytree_node=False, default=())
 
+    @property
+    def channels(self) -> int:
+        """Number of channels of its images."""
+        return self.variables["params"]["conv1_1"]["kernel"].shape[2]
+
     def __call__(
         self, images: ArrayLike, *, value_range: ValueRange | None = None
     ) -> jax.Array:
         """Returns logits, float32 `[B, num_classes]`.
 
         Args:
-            images: `[B, H, W, C]`, RGB, uint8 or floating point.
+            images: `[B, H, W, C]`, RGB (or grey), uint8 or floating point.
             value_range: of floating-point images (`images.network_input`).
 
         Raises:
@@ -113,8 +118,7 @@ class Network(struct.PyTreeNode):
                 for the layer.
         """
         self.check_weights(last)
-        channels = self.variables["params"]["conv1_1"]["kernel"].shape[2]
-        return network_input(images, self.preprocessing, value_range, channels)
+        return network_input(images, self.preprocessing, value_range, self.channels)
 
     def with_variables(self, variables: Mapping[str, Any], source: str = "") -> Self:
         """Returns the network with other weights, of which nothing else is known.
@@ -276,6 +280,7 @@ def random(
     *,
     seed: int = 0,
     size: int = 0,
+    channels: int = 0,
     class_names: tuple[str, ...] = (),
 ) -> Network:
     """Returns a network with random weights, which says so.
@@ -285,6 +290,7 @@ def random(
         preprocessing: one of `PREPROCESSING`, or its name.
         seed: of the weights.
         size: height and width in pixels of its images; 0: 224 for a "paper" head.
+        channels: of its images; 0: those of the preprocessing, or 3.
         class_names: one per logit, or none.
 
     >>> random(VGG("conv3-8 | conv3-16 |", 10, head="compact"), "unit").random_layers
@@ -292,7 +298,7 @@ def random(
     """
     preprocessing = named(preprocessing)
     side = size or 224
-    images = jnp.zeros((1, side, side, max(3, len(preprocessing.mean))))
+    images = jnp.zeros((1, side, side, channels or max(3, len(preprocessing.mean))))
     init = jax.jit(model.init, compiler_options=backend.options_to_run_once())
     variables = init(jax.random.key(seed), images)
     variables.pop("intermediates", None)

@@ -1,7 +1,7 @@
 """A file of weights, from this package or another one, as a network."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,11 @@ def read(path: Path, preprocessing: Preprocessing | None, variant: str) -> Netwo
     network = (_own if metadata.KEY in file.metadata else _foreign)(
         file, preprocessing, variant
     )
-    channels = network.variables["params"]["conv1_1"]["kernel"].shape[2]
-    if len(network.preprocessing.mean) not in (1, channels):
+    channels, known = network.channels, len(network.preprocessing.mean)
+    if known not in (1, channels):
         raise ConfigError(
-            f"preprocessing={name_of(network.preprocessing)!r} is for "
-            f"{len(network.preprocessing.mean)} channels, and {path} for {channels}"
+            f"preprocessing={name_of(network.preprocessing)!r} is for {known} "
+            f"channels, and {path} for {channels}"
         )
     return network
 
@@ -70,10 +70,10 @@ def _foreign(
         model = inferred.model
     except (RunError, ConfigError) as error:
         raise RunError(f"{file.path} {error}") from error
-    if variant:
-        check_variant(file.path, model.variant, variant)
-        inferred = inferred._replace(model=model.clone(variant=variant))
     variables = _variables(file, inferred)
+    if variant:
+        check_variant(file.path, model.variant, variant, says_lrn=False)
+        inferred = inferred._replace(model=model.clone(variant=variant))
     of_imagenet = not inferred.without and model.num_classes == _IMAGENET_CLASSES
     if preprocessing is None:
         if not of_imagenet:
@@ -146,20 +146,26 @@ def check_preprocessing(
         )
 
 
-def check_variant(source: object, known: str, wanted: str) -> None:
-    """Checks that the configuration that a caller names has the same convolutions.
+def check_variant(
+    source: object, known: str, wanted: str, says_lrn: bool = True
+) -> None:
+    """Checks that the configuration that a caller names, if any, is the known one.
 
-    LRN has no weights: A and A-LRN are alike here.
+    Args:
+        source: of the network.
+        known: its configuration.
+        wanted: the caller's; "": whichever it is.
+        says_lrn: whether the source says if there is LRN, which has no weights.
 
     Raises:
-        ConfigError: it has others.
+        ConfigError: it is another.
     """
-    if wanted and _convolutions(known) != _convolutions(wanted):
+    if wanted and _layers(known, says_lrn) != _layers(wanted, says_lrn):
         raise ConfigError(
             f"variant={wanted!r}, but {source} is of configuration {known}"
         )
 
 
-def _convolutions(variant: str) -> Collection[list[str]]:
+def _layers(variant: str, lrn: bool) -> Sequence[Sequence[str]]:
     stages = architecture.stages(variant)
-    return [[layer for layer in stage if layer != "LRN"] for stage in stages]
+    return [[layer for layer in stage if lrn or layer != "LRN"] for stage in stages]

@@ -41,8 +41,8 @@ def read(path: Path) -> WeightsFile:
     """Reads a file of weights, of a kind in `READERS`.
 
     Args:
-        path: of the file. Where its name ends in eight hexadecimal digits, as
-            `vgg16-397923af.pth` does, its SHA-256 must begin with them.
+        path: of the file. Where the name of one of PyTorch's ends in eight hexadecimal
+            digits, as `vgg16-397923af.pth` does, its SHA-256 must begin with them.
 
     Raises:
         RunError: there is no such file, it is damaged or not of its kind, or a tensor
@@ -115,11 +115,12 @@ def _reader(path: Path) -> Callable[[Path], _Read]:
 def _sha256(path: Path) -> str:
     with open(path, "rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    named = re.search(r"-([0-9a-f]{8})$", path.stem)
+    named = re.search(r"-([0-9a-f]{8})\.pth$", path.name)
     if named and not sha256.startswith(named[1]):
         raise RunError(
             f"{path} is damaged: its SHA-256 begins with {sha256[:8]}, not with the "
-            f"{named[1]} of its name; fetch it again"
+            f"{named[1]} of its name; fetch it again, or rename it if they are no "
+            "checksum"
         )
     return sha256
 

@@ -41,7 +41,8 @@ def network_input(
         preprocessing: of the network.
         value_range: what the values 'black' and 'white' are in `images`, `(0, 1)`,
             `(-1, 1)` or `(0, 255)`. uint8 is `(0, 255)`; floats must say.
-        channels: that the network has weights for; 0: as many as the preprocessing.
+        channels: that the network has weights for; 0: as many as the preprocessing,
+            where it differs by channel.
 
     Returns:
         float32 `[B, H, W, C]`.
@@ -60,7 +61,8 @@ def network_input(
 value_range=(0, 1): is it (-1, 1)?
     """
     images = as_array(images)
-    _check_shape(images, channels or len(preprocessing.mean))
+    of_each = len(preprocessing.mean)
+    _check_shape(images, channels or (of_each if of_each > 1 else 0))
     low, high = _value_range(images, value_range)
     _check_values(images, low, high)
     unit = (images.astype(jnp.float32) - low) / (high - low)
@@ -89,8 +91,8 @@ def _check_shape(images: jax.Array, channels: int) -> None:
         raise ConfigError(
             f"images of shape {list(shape)} are not [B, height, width, channels]{hint}"
         )
-    if channels != 1 and shape[-1] != channels:
-        hint = "convert the pictures to RGB"
+    if channels and shape[-1] != channels:
+        hint = f"convert the pictures to {'grey' if channels == 1 else 'RGB'}"
         if shape[1] == channels:
             hint = "they have their channels first: images.transpose(0, 2, 3, 1)"
         raise ConfigError(

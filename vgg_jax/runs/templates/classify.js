@@ -37,7 +37,8 @@ async function classify(pixels) {
   const count = pixels.length / (size * size * 3);
   const images = new ort.Tensor("uint8", pixels, [count, size, size, 3]);
   const before = running;
-  running = before.then(() => session.run({ images }, ["probabilities"]));
+  // One that failed, for lack of memory say, does not take the next ones along.
+  running = before.catch(() => {}).then(() => session.run({ images }, ["probabilities"]));
   const { probabilities } = await running;
   return Array.from({ length: count }, (_, i) =>
     probabilities.data.slice(i * classes.length, (i + 1) * classes.length));
@@ -163,6 +164,7 @@ async function show(pixels, text) {
   clearHeat();
   draw(pixels);
   current = null;
+  $("explain").disabled = true;
   const [probabilities] = await classify(pixels);
   current = { pixels, probabilities };
   answer(probabilities);
