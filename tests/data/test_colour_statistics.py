@@ -1,9 +1,11 @@
 """Mean and standard deviation of the channels, against NumPy in float64."""
 
+import shutil
+
 import numpy as np
 import pytest
 
-from vgg_jax.data import colour_statistics, datasets
+from vgg_jax.data import colour_statistics, datasets, stored
 from vgg_jax.data.in_memory import Split
 from vgg_jax.data.streaming import Streamed
 
@@ -50,6 +52,18 @@ def test_those_of_a_streamed_set_are_kept(monkeypatch, tmp_path):
     same(colour_statistics.of_training(load()), first)
     with pytest.raises(pytest.fail.Exception):
         colour_statistics.of_training(load(train="train[:50%]"))
+
+
+def test_those_of_other_files_are_not_taken(monkeypatch, tmp_path):
+    """Of a set whose pictures have the same names: CIFAR-10 and CIFAR-100."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    copy = tmp_path / "copy"
+    shutil.copytree(stored.SAMPLE_DIR / "cifar10_sample", copy / "cifar10_sample")
+    colour_statistics.of_training(datasets.load("cifar10_sample", stream=True))
+    monkeypatch.setattr(Streamed, "batches", lambda *a: pytest.fail("decoded again"))
+    monkeypatch.setattr(stored, "SAMPLE_DIR", copy)
+    with pytest.raises(pytest.fail.Exception):
+        colour_statistics.of_training(datasets.load("cifar10_sample", stream=True))
 
 
 def test_a_channel_without_variance_divides_by_one_grey_level():

@@ -207,6 +207,24 @@ def test_an_empty_class_is_named(photos):
         load(photos)
 
 
+def test_a_split_without_classes_is_named(photos, tmp_path_factory):
+    """As Kaggle's test pictures come: without labels."""
+    root = tmp_path_factory.mktemp("kaggle")
+    photos.rename(root / "train")
+    (root / "test").mkdir()
+    smooth(40, 40, 0).save(root / "test" / "1.jpg")
+    with pytest.raises(ConfigError, match="test has no class folders"):
+        load(root)
+
+
+def test_a_link_that_leads_nowhere_is_a_damaged_picture(photos):
+    (photos / "ant" / "lost.jpg").symlink_to(photos / "nowhere.jpg")
+    dataset = load(photos)
+    for split in (dataset.train, dataset.test):
+        split.take(np.arange(len(split)))
+    assert [*dataset.damaged] == ["train/ant/lost.jpg"]
+
+
 def test_a_large_jpeg_is_decoded_at_a_fraction(photos, monkeypatch):
     """The same crop, to a few grey levels, of an eighth of the pixels or fewer."""
     smooth(1600, 1200, 60).save(photos / "bee" / "large.jpg", quality=95)

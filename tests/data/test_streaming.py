@@ -1,6 +1,11 @@
 """Splits read from disk as needed, against the same splits in memory."""
 
+import multiprocessing
+import os
+import signal
+
 import numpy as np
+import PIL.Image
 import pytest
 
 from vgg_jax.data import batches, datasets
@@ -50,3 +55,30 @@ def test_examples_of_two_splits_keep_their_order():
     images, labels = streamed.take(index)
     np.testing.assert_array_equal(images, in_memory.images[index])
     np.testing.assert_array_equal(labels, in_memory.labels[index])
+
+
+@pytest.mark.slow
+def test_processes_that_decode_leave_ctrl_c_to_the_run():
+    """A terminal sends it to all of them."""
+    split = datasets.load("cifar10_sample", stream=True, workers=1).train
+    groups = np.arange(320).reshape(40, 8)
+    found = split.batches(groups)
+    first = next(found)
+    (worker,) = multiprocessing.active_children()
+    for number in (signal.SIGINT, signal.SIGHUP):
+        os.kill(worker.pid, number)
+    seen = [first, *found]
+    np.testing.assert_array_equal(
+        np.concatenate([labels for _, labels in seen]), split.take(groups.ravel())[1]
+    )
+
+
+def test_scales_of_images_that_have_the_size_already():
+    """Evaluation sees the centre at the middle scale; Pillow cuts the same."""
+    how = {"stream": True, "size": 32, "scales": (36, 72)}
+    seen, _ = datasets.load("cifar10_sample", **how).test.take(np.arange(3))
+    whole, _ = datasets.load("cifar10_sample", stream=True).test.take(np.arange(3))
+    for image, stored in zip(seen, whole, strict=True):
+        scaled = PIL.Image.fromarray(stored).resize((54, 54), PIL.Image.BILINEAR)
+        wanted = np.asarray(scaled.crop((11, 11, 43, 43)), np.float32)
+        np.testing.assert_allclose(image.astype(np.float32), wanted, atol=1)

@@ -139,9 +139,14 @@ def test_a_finished_run(tmp_path):
     assert "prefers-color-scheme: dark" in text and "width=device-width" in text
 
 
-@pytest.mark.parametrize("epochs, said", [(0, "not finished"), (5, "not tested yet")])
-def test_a_run_without_a_result(tmp_path, epochs, said):
+@pytest.mark.parametrize(
+    "epochs, saved, said",
+    [(0, 0, "not finished"), (5, 44, "not finished"), (5, 55, "not tested yet")],
+)
+def test_a_run_without_a_result(tmp_path, epochs, saved, said):
+    """Trained is what is saved: a full disk may have come after the last row."""
     path = make_run(tmp_path / "mine", finished=False)
+    (path / "checkpoints" / str(saved)).mkdir(parents=True)
     rows = (path / "metrics.jsonl").read_text().splitlines(keepends=True)
     (path / "metrics.jsonl").write_text("".join(rows[:epochs]))
     text = report.write(path).read_text()
@@ -213,8 +218,11 @@ def test_a_directory_without_a_run_is_told(tmp_path):
 
 def test_a_page_that_cannot_be_written_is_told(tmp_path):
     path = make_run(tmp_path / "mine")
-    with pytest.raises(RunError, match="--out"):
+    with pytest.raises(ConfigError, match="no directory"):
         run_command(f"--workdir={path}", f"--out={tmp_path / 'no' / 'such.html'}")
+    (path / report.REPORT).mkdir()
+    with pytest.raises(RunError, match="--out"):
+        run_command(f"--workdir={path}")
 
 
 def test_drops_are_between_the_epochs(tmp_path):

@@ -18,3 +18,23 @@ def test_signals(monkeypatch):
         monkeypatch.setattr(time, "monotonic", lambda: later)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+
+
+def failing():
+    yield 1
+    signal.raise_signal(signal.SIGTERM)
+    raise RuntimeError("a process that decodes was terminated")
+
+
+def test_a_signal_that_ends_the_data_too_is_no_error(monkeypatch):
+    with Interrupt() as stop:
+        assert [*stop.until_heard(failing())] == [1] and stop()
+    with Interrupt() as stop:
+        monkeypatch.setattr("vgg_jax.processes.count", lambda: 2)  # others would wait
+        with pytest.raises(RuntimeError, match="terminated"):
+            [*stop.until_heard(failing())]
+
+
+def test_another_failure_of_the_data_is_one():
+    with Interrupt() as stop, pytest.raises(ZeroDivisionError):
+        [*stop.until_heard(1 // i for i in (1, 0))]

@@ -285,14 +285,42 @@ def test_streaming_trains_the_same(whole, tmp_path):
     assert numbers(metric_log.read(tmp_path)) == numbers(metric_log.read(whole[0]))
 
 
-def test_the_step_is_compiled_once(tmp_path, monkeypatch):
-    """Not again where an epoch ends, as when its state were placed another way."""
-    made, compiled = [], step.compiled
-    monkeypatch.setattr(
-        step, "compiled", lambda *a: made.append(compiled(*a)) or made[0]
-    )
-    run(tiny(epochs=2), tmp_path)
-    assert made[0][0]._cache_size() == 1
+@pytest.fixture
+def compiled():
+    """The names of what XLA compiles."""
+    names = []
+
+    def heard(event, seconds, fun_name="", **_):
+        del seconds
+        if event.endswith("backend_compile_duration"):
+            names.append(fun_name)
+
+    jax.monitoring.register_event_duration_secs_listener(heard)
+    yield names
+    jax.monitoring.unregister_event_duration_listener(heard)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"model.whiten": True, "model.variant": "conv3-54 | conv3-8 |"},
+        {"data.stream": True},
+        {"model.frozen": ("conv1_1",)},
+    ],
+    ids=lambda fields: next(iter(fields), "plain"),
+)
+def test_the_step_is_compiled_once(fields, compiled, tmp_path, monkeypatch):
+    """Not again where an epoch ends, as when its state were placed another way.
+
+    And what a thread compiles meanwhile is what the first update runs, resumed or not.
+    """
+    with monkeypatch.context() as patch, pytest.raises(RunError, match="resumes"):
+        stop_after(patch, 3)
+        run(tiny(epochs=2, **fields), tmp_path)
+    assert compiled.count("jit(train_step)") == 1
+    run(tiny(epochs=2, **fields), tmp_path)
+    assert compiled.count("jit(train_step)") == 2
 
 
 @pytest.mark.slow

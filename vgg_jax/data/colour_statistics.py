@@ -1,5 +1,6 @@
 """Mean, deviation and principal components of the colours of a split, by one pass."""
 
+import hashlib
 from typing import NamedTuple
 
 import numpy as np
@@ -36,15 +37,17 @@ class Moments(NamedTuple):
 def of_training(dataset: Dataset) -> Moments:
     """Returns the moments of the training images (`of_split`).
 
-    Those of a streamed set are kept on disk, by which examples it has, so that a run
-    that is resumed need not decode ten thousand pictures first.
+    Those of a streamed set are kept on disk, by its files and which examples it has, so
+    that a run that is resumed need not decode ten thousand pictures first.
     """
     train = dataset.train
     if not isinstance(train, Streamed) or "train" not in dataset.digests:
         return of_split(train)
     shown = "x".join(map(str, train.image_shape))
     framing = getattr(train.readers[0].framing, "scale", 0)
-    name = f"colours-{dataset.digests['train'][:32]}-{shown}-{framing}-{IMAGES}"
+    parts = [dataset.digests["train"], *(reader.source for reader in train.readers)]
+    digest = hashlib.sha256("\n".join(parts).encode(errors="surrogateescape"))
+    name = f"colours-{digest.hexdigest()[:32]}-{shown}-{framing}-{IMAGES}"
     if kept := decoded_cache.load(name):
         return Moments(**kept)
     moments = of_split(train)

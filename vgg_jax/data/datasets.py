@@ -249,7 +249,7 @@ def _held(builder: tfds.core.DatasetBuilder, spans: Mapping[str, Spans]) -> int:
 
 
 def _point_to(spans: Spans, fetch: Callable[[str], Reader], **how: Any) -> Streamed:
-    """Points to the records of `spans` on disk, in the same order as `_gather`."""
+    """Points to the records of `spans` on disk, in the order of `in_memory.gather`."""
     readers = tuple(fetch(split) for split in spans)
     part = np.repeat(np.arange(len(spans)), [len(span) for span in spans.values()])
     return Streamed(readers, part, np.concatenate(list(spans.values())), **how)

@@ -28,11 +28,12 @@ def load(name: str) -> dict[str, np.ndarray] | None:
         # Opened here, as `np.load` leaves a damaged file open. Zip members carry a CRC.
         with open(path, "rb") as file, np.load(file) as arrays:
             loaded = dict(arrays)
-        os.utime(path)  # used now
     except MemoryError:
         raise
     except Exception:  # absent, or damaged in any way
         return None
+    with contextlib.suppress(OSError):  # of another user, say
+        os.utime(path)  # used now
     return loaded
 
 

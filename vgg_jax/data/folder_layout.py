@@ -20,7 +20,7 @@ def find(images: Path, field: str = "--images") -> Splits:
     Raises:
         ConfigError: there is no such directory, it has fewer than two classes, a class
             is empty, has directories of its own or a name that is no line of text, or a
-            split has a class that train has not.
+            split has no class, or one that train has not.
     """
     if not images.is_dir():
         raise ConfigError(f"{field}={images} is not a directory")
@@ -43,6 +43,11 @@ def _check(splits: Splits, roots: Mapping[str, Path]) -> None:
     train = splits["train"]
     check_names(train)
     for split, classes in splits.items():
+        if not classes:
+            raise ConfigError(
+                f"{roots[split]} has no class folders, as train has: sort its pictures "
+                "into them, or move it out"
+            )
         if unknown := set(classes) - set(train):
             raise ConfigError(
                 f"{roots[split]} has classes that train has not: "
@@ -62,7 +67,7 @@ def _check(splits: Splits, roots: Mapping[str, Path]) -> None:
 def _below(directory: Path, files: bool = False) -> list[Path]:
     """Returns the directories, or the files, in a directory, sorted by name."""
     paths = [p for p in sorted(directory.iterdir()) if not p.name.startswith(".")]
-    return [p for p in paths if p.is_file() == files]
+    return [p for p in paths if p.is_dir() != files]
 
 
 def files_of(splits: Splits) -> list[Path]:

@@ -26,12 +26,6 @@ _VERSION = "1.0.0"
 _STORED_AS_IS = ("JPEG", "PNG")  # formats; others become PNG
 _ORIENTATION = 0x0112  # EXIF tag
 _SHOWN = 20  # bad files that are named
-_LINES = (
-    "Cc",
-    "Zl",
-    "Zp",
-    "Cs",
-)  # Unicode categories: control, line ends, no character
 
 
 class Pictures(tfds.core.GeneratorBasedBuilder, skip_registration=True):

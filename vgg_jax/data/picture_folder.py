@@ -6,6 +6,7 @@ on their names alone, so that slices like `train[:80%]` hold every class.
 """
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -87,8 +88,7 @@ class PictureFolder:
         """Returns the names of the pictures, each with its bytes, `[N]`."""
         files = self._files[split]
         said = [
-            f"{files.name(i)} {Path(files.path(i)).stat().st_size}"
-            for i in range(len(files.names))
+            f"{files.name(i)} {_size(files.path(i))}" for i in range(len(files.names))
         ]
         return np.array([text.encode(errors="surrogateescape") for text in said], "S")
 
@@ -106,12 +106,14 @@ class FolderReader:
 
     Attributes:
         shape: `(H, W, C)` of every image.
+        source: directory of the split.
     """
 
     def __init__(self, files: _Files, framing: Centre) -> None:
         self._files = files
         self.framing: Centre | None = framing
         self.shape: tuple[int, int, int] = (framing.size, framing.size, 3)
+        self.source = os.path.abspath(files.root)
         pictures.accept_large()
 
     def __len__(self) -> int:
@@ -144,6 +146,14 @@ class FolderReader:
                 picture.draft("RGB", frame.drafted(*picture.size))
             picture = pictures.upright(picture)
             return np.asarray(frame.cut(picture) if frame else picture)
+
+
+def _size(file: str) -> int:
+    """Returns the bytes of a file; 0 where a link leads nowhere."""
+    try:
+        return os.stat(file).st_size
+    except OSError:
+        return 0
 
 
 def _mixed(name: str) -> bytes:

@@ -1,6 +1,7 @@
 """Splits that are decoded from disk as they are needed, for sets larger than memory."""
 
 import dataclasses
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, Self
 
@@ -26,10 +27,12 @@ class Reader(Protocol):
     Attributes:
         shape: `(H, W, C)` of every image, as `framing` cuts them.
         framing: what is cut out of every picture; None: they are whole.
+        source: a name of the files that it reads.
     """
 
     shape: tuple[int, int, int]
     framing: Centre | None
+    source: str
 
     def encoded(self, numbers: Any) -> list[Encoded]:
         """Returns the pictures of these numbers, undecoded."""
@@ -38,6 +41,13 @@ class Reader(Protocol):
     def decode(self, data: Any, frame: Frame | None) -> np.ndarray:
         """Returns the pixels of one, uint8 `[H, W, C]`."""
         ...
+
+
+def _leave_interrupts(worker: int, workers: int) -> None:
+    """Leaves Ctrl-C, which a terminal sends to all, to the process that trains."""
+    del worker, workers
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class _Read(NamedTuple):
@@ -118,7 +128,8 @@ class Streamed:
             flags.FLAGS.mark_as_parsed()
         one = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
         processes = grain.MultiprocessingOptions(self.workers, _AHEAD_OF_WORKER)
-        return map(self._noted, pipeline.to_iter_dataset(one).mp_prefetch(processes))
+        ahead = pipeline.to_iter_dataset(one).mp_prefetch(processes, _leave_interrupts)
+        return map(self._noted, ahead)
 
     def picture(self, number: int) -> tuple[np.ndarray, int]:
         """Returns a whole picture, uint8 `[h, w, C]`, and its label.

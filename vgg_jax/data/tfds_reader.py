@@ -134,6 +134,7 @@ class Reader:
     Attributes:
         shape: `(H, W, C)` of every image.
         framing: what is cut out of every picture; None: they are whole.
+        source: a name that changes with the files.
         name: what a picture is called by, before its number.
 
     Raises:
@@ -160,7 +161,9 @@ class Reader:
         channels = stored[-1]
         whole = tfds_features.shape_of(builder, size)
         self.shape = (size, size, channels) if scale else whole
-        self.framing = None if self.shape == stored else Centre(size, scale)
+        is_whole = self.shape == stored and scale in (0, size)
+        self.framing = None if is_whole else Centre(size, scale)
+        self.source = _fingerprint(builder, split, "")
         self.name = f"{builder.name} {split}"
         pictures.accept_large()
 

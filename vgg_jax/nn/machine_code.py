@@ -85,7 +85,8 @@ def _read(kept: Path | None) -> bytes | None:
         content = kept.read_bytes()
         digest, code = content[:_DIGEST], content[_DIGEST:]
         if code and hashlib.sha256(code).digest() == digest:
-            os.utime(kept)  # it is used
+            with contextlib.suppress(OSError):  # of another user, say
+                os.utime(kept)  # it is used
             return code
     return None
 

@@ -5,11 +5,16 @@ from typing import Any
 
 from vgg_jax.errors import RunError
 from vgg_jax.renamed import modern
-from vgg_jax.runs import checked_json, metric_log
-from vgg_jax.runs.workdir import CONFIG
+from vgg_jax.runs import checked_json, checkpoint_record, metric_log
+from vgg_jax.runs.workdir import CHECKPOINTS, CONFIG
 
 RESULT = "result.json"
 REPORT = "report.html"
+
+
+def is_trained(workdir: Path) -> bool:
+    """Returns whether there is a run whose last epoch is behind it, tested or not."""
+    return (workdir / CONFIG).exists() and RunRecord(workdir).trained
 
 
 class RunRecord:
@@ -50,9 +55,13 @@ class RunRecord:
 
     @property
     def trained(self) -> bool:
-        """Whether its last epoch is behind it, tested or not."""
-        epochs = self.epochs[-1]["epoch"] if self.epochs else 0
-        return self.result is not None or epochs >= self.config["epochs"]
+        """Whether its last epoch is behind it, and saved, tested or not."""
+        if self.result is not None or not self.epochs:
+            return self.result is not None
+        epochs, step = (self.epochs[-1][key] for key in ("epoch", "step"))
+        # The row comes first: a full disk or a kill may have come between.
+        saved = checkpoint_record.latest(self.workdir / CHECKPOINTS) or 0
+        return epochs >= self.config["epochs"] and saved >= step + epochs
 
     @property
     def best_validation(self) -> float | None:

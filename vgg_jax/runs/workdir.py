@@ -5,6 +5,7 @@ import errno
 import fcntl
 import json
 import logging
+import math
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
@@ -203,7 +204,7 @@ def check_data(path: Path, data: Mapping[str, Any]) -> None:
     changed = [
         f"{key}: {known[key]} -> {value}"
         for key, value in data.items()
-        if known and known.get(key) != json.loads(json.dumps(value))
+        if known and not alike(known.get(key), json.loads(json.dumps(value)))
     ]
     if changed:
         raise ConfigError(
@@ -211,6 +212,22 @@ def check_data(path: Path, data: Mapping[str, Any]) -> None:
             "give it the data that it began with (--config.data.data_dir), or use "
             "another --workdir"
         )
+
+
+def alike(known: Any, found: Any) -> bool:
+    """Returns whether two JSON values are equal, but for the rounding of a CPU.
+
+    >>> alike({"std": [0.1, 2]}, {"std": [0.1 + 1e-12, 2]}), alike([0.1], [0.2])
+    (True, False)
+    """
+    if isinstance(known, float) and isinstance(found, float):
+        return math.isclose(known, found, rel_tol=1e-6, abs_tol=1e-9)
+    if isinstance(known, dict) and isinstance(found, dict):
+        both = known.keys() | found.keys()
+        return all(alike(known.get(key), found.get(key)) for key in both)
+    if isinstance(known, list) and isinstance(found, list):
+        return len(known) == len(found) and all(map(alike, known, found))
+    return known == found
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

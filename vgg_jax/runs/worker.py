@@ -146,7 +146,15 @@ class Worker:
 
 
 def _here() -> list[Any]:
-    return [socket.gethostname(), os.getpid()]
+    return [socket.gethostname(), os.getpid(), _namespace()]
+
+
+def _namespace() -> str:
+    """Returns what tells the process numbers of containers apart; "" if nothing."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
 
 
 def _host(trial: FrozenTrial) -> str:
@@ -159,7 +167,8 @@ def _is_dead(worker: Sequence[Any] | None) -> bool:
 
     One without a worker is of an older version, or was taken this moment.
     """
-    if not worker or worker[0] != socket.gethostname():
+    host, *more = _here()[0], _here()[2]
+    if not worker or worker[0] != host or worker[2:] not in ([], more):
         return False
     if worker[1] == os.getpid():
         return True  # of an earlier sweep in this process

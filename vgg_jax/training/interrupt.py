@@ -2,8 +2,9 @@
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
+from vgg_jax import processes
 from vgg_jax.errors import RunError
 
 
@@ -43,6 +44,23 @@ class Interrupt:
         if not self.signal:
             self.signal = self._agreed(self._heard)
         return self.signal != 0
+
+    def until_heard[Item](self, items: Iterable[Item]) -> Iterator[Item]:
+        """Yields items; where they fail by a signal (`is_cause`), that is their end."""
+        try:
+            yield from items
+        except Exception:
+            if not self.is_cause:
+                raise
+
+    @property
+    def is_cause(self) -> bool:
+        """Whether a failure may be a signal's doing, after which the run is saved.
+
+        One to a group of processes ends those that decode, too. Of several processes
+        that train together the others would wait for this one: it has to fail there.
+        """
+        return bool(self._heard) and processes.count() == 1
 
     def __enter__(self) -> "Interrupt":
         ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN

@@ -18,7 +18,7 @@ from vgg_jax.errors import RESUMES, ConfigError, RunError, system_errors
 from vgg_jax.files import write_atomically
 from vgg_jax.runs import checked_json, metric_log
 from vgg_jax.runs.checkpoint import NotFinite, number
-from vgg_jax.runs.run_record import REPORT, RESULT, RunRecord
+from vgg_jax.runs.run_record import REPORT, RESULT, RunRecord, is_trained
 from vgg_jax.runs.workdir import CHECKPOINTS, claim, differences, flatten
 from vgg_jax.training import idle, progress, step
 from vgg_jax.training.config import Config, resolve
@@ -76,7 +76,7 @@ def train(
         return {}
     with system_errors(workdir, RESUMES), claim(workdir, fields, say, nothing):
         result = _known_result(workdir, resolved.epochs, say)
-        trains = result is None if test else not _is_trained(workdir)
+        trains = result is None if test else not is_trained(workdir)
         processes.told(lambda: [fields, trains, test])
         if not test:
             _train_only(resolved, workdir, console)
@@ -151,13 +151,9 @@ def _take_part(config: Config, workdir: Path, say: Callable[[str], None]) -> Non
                 raise _stopped(session, "before the test")
 
 
-def _is_trained(workdir: Path) -> bool:
-    return (workdir / "config.json").exists() and RunRecord(workdir).trained
-
-
 def _train_only(config: Config, workdir: Path, console: Console) -> None:
     """Trains to the last epoch, unless that is behind it, and says how good it is."""
-    if not _is_trained(workdir):
+    if not is_trained(workdir):
         with opened(config, workdir, console) as (session, state):
             _fit(session, state)
     best = RunRecord(workdir).best_validation
@@ -173,6 +169,7 @@ def _fit(session: Session, state: TrainState) -> TrainState:
             if not session.stop():
                 state = _end_epoch(session, state)
         session.checkpoints.wait()
+        processes.meet()
         if session.stop() and processes.told(lambda: not _is_saved(session, state)):
             session.save(state)
     except NotFinite as error:
@@ -215,6 +212,7 @@ def _train_epoch(session: Session, state: TrainState) -> TrainState:
         remainder=config.remainder,
         mesh=session.mesh,
     )
+    epoch_batches = session.stop.until_heard(epoch_batches)
     for i, batch in enumerate(epoch_batches, start + 1):
         session.profile()
         state, metrics = session.train_step(state, batch)
@@ -270,7 +268,7 @@ def _end_epoch(session: Session, state: TrainState) -> TrainState:
     }
     state = session.placed(step.end_epoch(session.recipe, state, values))
     session.metric_log.write("epoch", row)
-    best = session.save(state, validation and validation._asdict())
+    best = session.save(state, validation and validation._asdict(), ends_epoch=True)
     session.display.row(row, best=best)
     session.tell_damaged()
     session.epoch_began = time.monotonic()

@@ -27,14 +27,17 @@ from vgg_jax.nn.vgg import cast
 from vgg_jax.runs import metric_log, trackers
 from vgg_jax.runs.checkpoint import Checkpoints, number
 from vgg_jax.runs.metric_log import MetricLog
+from vgg_jax.runs.run_record import is_trained
 from vgg_jax.runs.workdir import (
     CHECKPOINTS,
+    alike,
     check_data,
     differences,
     flatten,
     write_config,
 )
 from vgg_jax.training import (
+    ahead_of_time,
     budget,
     division,
     follower,
@@ -66,6 +69,8 @@ class Session:
     dataset: datasets.Dataset
     train: datasets.Split | Streamed | on_device.OnDevice  # what steps are made on
     recipe: step.Recipe
+    train_step: Callable[..., Any]
+    eval_step: Callable[..., Any]
     init: Mapping[str, Any]  # what it started from (`init_from.Start.facts`)
     steps_per_epoch: int
     checkpoints: Checkpoints | follower.NoCheckpoints
@@ -78,9 +83,6 @@ class Session:
     epoch_began: float  # as `time.monotonic` counts, what earlier starts spent included
 
     def __post_init__(self) -> None:
-        self.train_step, self.eval_step = step.compiled(
-            self.recipe, self.mesh, self.config.mesh.state
-        )
         gathered = partial(placement.gathered, mesh=self.mesh)
         self.gather = jax.jit(gathered)
         self.saved_at = time.monotonic()
@@ -103,29 +105,38 @@ class Session:
             variables = cast(self.recipe.model, variables)
             if self.is_spread:
                 variables = self.gather(variables)
-        evaluation = evaluate(
-            self.eval_step,
-            variables,
-            split,
-            batch_size=self.config.eval_batch_size,
-            parts=shards.parts(self.recipe.shards, self.mesh),
-            mesh=self.mesh,
-            report=lambda count: self.display.evaluate(name, count, len(split)),
-            stop=self.stop,
-        )
+        try:
+            evaluation = evaluate(
+                self.eval_step,
+                variables,
+                split,
+                batch_size=self.config.eval_batch_size,
+                parts=shards.parts(self.recipe.shards, self.mesh),
+                mesh=self.mesh,
+                report=lambda count: self.display.evaluate(name, count, len(split)),
+                stop=self.stop,
+            )
+        except Exception:
+            if not self.stop.is_cause:
+                raise
+            evaluation = None
         del variables  # what was prepared is given back, too
         memory.give_back()
         return evaluation
 
     def tell_damaged(self) -> None:
-        """Names pictures that could not be decoded, each once."""
+        """Names pictures that could not be decoded, each once.
+
+        Each process reads its own, and says so itself.
+        """
+        say = self.display.say if processes.is_first() else print
         met = dict(self.dataset.damaged)
         new = {name: why for name, why in met.items() if name not in self.told}
         self.told |= new.keys()
         for name, why in itertools.islice(new.items(), _DAMAGED):
-            self.display.say(f"damaged picture {name}: {why}")
+            say(f"damaged picture {name}: {why}")
         if len(new) > _DAMAGED:
-            self.display.say(f"and {len(new) - _DAMAGED:,} more damaged pictures")
+            say(f"and {len(new) - _DAMAGED:,} more damaged pictures")
 
     def save_is_due(self) -> bool:
         """Returns whether the last save is long enough ago; all processes hear yes."""
@@ -136,13 +147,20 @@ class Session:
             self.agreed.forget()
         return due
 
-    def save(self, state: step.TrainState, metrics: Mapping | None = None) -> bool:
+    def save(
+        self,
+        state: step.TrainState,
+        metrics: Mapping | None = None,
+        *,
+        ends_epoch: bool = False,
+    ) -> bool:
         """Starts a checkpoint; returns whether it is the best so far."""
         self.saved_at = time.monotonic()
         if self.is_spread:
             state = meshes.gathered(state)
         if metrics is None:
-            return self.checkpoints.save(state, seconds=self.epoch_seconds())
+            seconds = 0.0 if ends_epoch else self.epoch_seconds()
+            return self.checkpoints.save(state, seconds=seconds)
         monitored = {key: metrics[key] for key in ("loss", "accuracy")}
         return self.checkpoints.save(state, monitored)
 
@@ -153,6 +171,7 @@ class Session:
             RunError: there is none.
         """
         best = self.checkpoints.restore_best(like, report=self.display.say)
+        processes.meet()
         if best is None:
             raise RunError(f"{self.workdir} has no validated checkpoint to test")
         return self.placed(meshes.shared(best))
@@ -187,12 +206,45 @@ def prepare(
     return dataset, build(config, dataset, steps, adopted), steps
 
 
+def _init(config: Config, recipe: step.Recipe, train: datasets.Split | Streamed) -> Any:
+    """Returns `step.init`, jitted, of no arguments."""
+    init = partial(step.init, recipe, seed=config.seed, image_shape=train.image_shape)
+    return jax.jit(init, compiler_options=backend.options_to_run_once())
+
+
+def _steps(
+    config: Config,
+    recipe: step.Recipe,
+    mesh: Mesh,
+    init: Any,
+    train: datasets.Split | Streamed,
+    trains: bool,
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Returns the training and the evaluation step, jitted.
+
+    On one CPU the former is compiled meanwhile. (On an accelerator it could be, too: it
+    was not measured there.)
+    """
+    train_step, eval_step = step.compiled(recipe, mesh, config.mesh.state)
+    is_one_cpu = mesh.size == 1 and jax.default_backend() == "cpu"
+    if trains and is_one_cpu:
+        train_step = ahead_of_time.begun(
+            train_step,
+            init.eval_shape(),
+            batch_size=config.batch_size,
+            image_shape=train.image_shape,
+        )
+    return train_step, eval_step
+
+
 def _first_state(
-    config: Config, recipe: step.Recipe, train: datasets.Split | Streamed
+    config: Config,
+    recipe: step.Recipe,
+    init: Any,
+    train: datasets.Split | Streamed,
 ) -> step.TrainState:
     """Returns the state before the first update, whitened if asked for."""
-    init = partial(step.init, recipe, seed=config.seed, image_shape=train.image_shape)
-    state = jax.jit(init, compiler_options=backend.options_to_run_once())()
+    state = init()
     if not config.model.whiten:
         return state
     first = np.arange(min(whitening.IMAGES, len(train)))
@@ -282,7 +334,10 @@ def opened(
     data = description(dataset, augment.measured, augment.components)
     _check_data(workdir, data)
     budget.check(config, mesh, recipe.model.num_classes, dataset.train.image_shape)
-    state, said = _first_state(config, recipe, dataset.train), ""
+    init = _init(config, recipe, dataset.train)
+    trains = not is_trained(workdir)
+    train_step, eval_step = _steps(config, recipe, mesh, init, dataset.train, trains)
+    state, said = _first_state(config, recipe, init, dataset.train), ""
     if start.network:
         state, said = init_from.started(config.init, start.network, recipe, state)
     place = machine.describe(mesh.size)
@@ -312,6 +367,8 @@ def opened(
                 train=_placed(dataset.train, mesh),
                 mesh=mesh,
                 recipe=recipe,
+                train_step=train_step,
+                eval_step=eval_step,
                 init=start.facts,
                 steps_per_epoch=steps,
                 checkpoints=checkpoints,
@@ -339,7 +396,7 @@ def _check_data(workdir: Path, data: Mapping[str, Any]) -> None:
     if processes.is_first():
         check_data(workdir, data)
     theirs = processes.told(lambda: data)
-    if changed := differences(theirs, data):
+    if not alike(theirs, data) and (changed := differences(theirs, data)):
         raise ConfigError(
             f"the first process has other images ({'; '.join(changed)}): give all "
             "processes the same data set (--config.data.data_dir)"
