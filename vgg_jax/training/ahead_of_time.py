@@ -1,6 +1,9 @@
 """The training step of a config, compiled ahead of time."""
 
+import contextlib
 import dataclasses
+import threading
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -59,3 +62,38 @@ def compiled(config: Config, mesh: Mesh, *, classes: int, size: int) -> Any:
         placement.shardings(state, mesh, config.mesh.state),
     )
     return train_step.lower(state, batch).compile()
+
+
+def begun(
+    train_step: Any, state: Any, *, batch_size: int, image_shape: tuple[int, ...]
+) -> Callable[..., Any]:
+    """Returns the training step of one device, which a thread compiles from now on.
+
+    Meanwhile its first state can be made. The first call waits for the thread.
+
+    Args:
+        train_step: of `step.compiled`.
+        state: shapes and types of the `step.TrainState` that it will be called with.
+        batch_size: images per batch, which come from the host.
+        image_shape: `(H, W, C)` of each.
+    """
+    of = jax.ShapeDtypeStruct
+    batch = TrainingBatch(
+        of((batch_size, *image_shape), np.uint8),
+        of((batch_size,), np.int32),
+        of((batch_size,), np.int32),
+        of((), np.int32),
+    )
+
+    def compile_() -> None:
+        with contextlib.suppress(Exception):  # the first call meets it again
+            train_step.lower(state, batch).compile()
+
+    thread = threading.Thread(target=compile_)
+    thread.start()
+
+    def ready(*arguments: Any) -> Any:
+        thread.join()
+        return train_step(*arguments)
+
+    return ready
