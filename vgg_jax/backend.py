@@ -1,5 +1,6 @@
 """What JAX needs before it starts, and how its programs are compiled."""
 
+import contextlib
 import functools
 import logging
 import mmap
@@ -14,6 +15,7 @@ import jaxlib
 from jax.typing import DTypeLike
 
 from vgg_jax import files, machine, memory
+from vgg_jax.errors import ConfigError
 
 # Sends bfloat16 convolutions on CPU to oneDNN (`benchmarks/layers.py`).
 _ONEDNN_FLAG = b"xla_cpu_experimental_onednn_custom_call"
@@ -60,9 +62,9 @@ def configure() -> None:
         if _expects_cpu():
             memory.keep_freed()
     if not jax.config.jax_compilation_cache_dir:
-        jax.config.update(
-            "jax_compilation_cache_dir", str(files.cache_directory() / "xla")
-        )
+        with contextlib.suppress(ConfigError):  # there is no home: nothing is kept
+            kept = str(files.cache_directory() / "xla")
+            jax.config.update("jax_compilation_cache_dir", kept)
         if "JAX_COMPILATION_CACHE_MAX_SIZE" not in os.environ:
             jax.config.update("jax_compilation_cache_max_size", _CACHE_BYTES)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", _WORTH_KEEPING)

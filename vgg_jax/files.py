@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import os
 import shutil
 from pathlib import Path
@@ -37,7 +38,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         with open(part, "wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
-            os.fsync(file.fileno())
+            _sync(file.fileno())
         part.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -71,12 +72,21 @@ def sync(path: Path) -> None:
     """Returns when the disk holds a file's content, or a directory's entries."""
     number = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(number)
+        _sync(number)
     except OSError as error:  # some network file systems do not sync directories
         if error.errno not in (errno.EINVAL, errno.EBADF) or not path.is_dir():
             raise
     finally:
         os.close(number)
+
+
+def _sync(number: int) -> None:
+    """Waits for the disk itself: on macOS `fsync` leaves the last part in its cache."""
+    if full := getattr(fcntl, "F_FULLFSYNC", None):
+        with contextlib.suppress(OSError):  # a file system that has none
+            fcntl.fcntl(number, full)
+            return
+    os.fsync(number)
 
 
 def sync_tree(directory: Path) -> None:

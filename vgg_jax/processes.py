@@ -34,6 +34,7 @@ from vgg_jax.watch import (
 )
 
 DETECTED = "auto"  # a coordinator that JAX finds by itself
+_PORTS = 2**16  # of a machine
 _JOIN = 300  # seconds that processes wait for one another to start
 _END = 24 * 3600  # ... to end: the first writes its report
 _ASK = 1_000  # milliseconds that one question to the coordinator may take
@@ -148,8 +149,8 @@ def joined(
 ) -> Iterator[None]:
     """Makes this process one of several for a while. Enter it before JAX starts.
 
-    Should one of them fail, die or hang, the others end within a minute, each with a
-    line that says which, and why.
+    Should one of them fail or die, the others end within a minute, should it hang,
+    within eleven, each with a line that says which, and why.
 
     Args:
         coordinator: "host:port" where the first process can be reached; "auto" on a TPU
@@ -199,6 +200,10 @@ def _check(coordinator: str, number: int | None, index: int | None) -> None:
         raise ConfigError(
             f"--coordinator={coordinator} is no address: name a host and a free port "
             f"of the first process, 192.168.0.5:9999, or {DETECTED}"
+        )
+    if not 0 < parts_of(coordinator)[1] < _PORTS:
+        raise ConfigError(
+            f"--coordinator={coordinator}: ports are from 1 to {_PORTS - 1}"
         )
     if number is None or index is None:
         raise ConfigError(

@@ -61,6 +61,18 @@ def test_one_convolution_for_every_batch(size, kernel, dtype, tolerance):
         )
 
 
+def test_gradients_for_every_batch():
+    model = VGG("conv3-4 conv1-4 | conv3-4 |", 3, head="compact", batch_norm=True)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(3, 8, 8, 3)), jnp.float32)
+    variables = model.init(jax.random.key(0), x)
+    gradient = jax.grad(lambda v, x: jnp.square(model.apply(v, x)).sum())
+    got = exported(gradient, variables, x.shape[1:], x.dtype).call(variables, x)
+    for ours, theirs in zip(
+        jax.tree.leaves(got), jax.tree.leaves(gradient(variables, x)), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)
+
+
 def exported(function, variables, shape, dtype):
     """`function(variables, images)` for all platforms, as read from a file.
 

@@ -1,6 +1,7 @@
 """Code that is kept for the next start: of a function that returns a number."""
 
 import ctypes
+import errno
 import os
 
 import pytest
@@ -37,6 +38,17 @@ def test_it_is_emitted_once(home):
     assert result(never) == 7
     (kept,) = home.iterdir()
     assert kept.name.startswith("number-")
+
+
+def test_it_is_taken_from_a_cache_that_cannot_be_written(home, monkeypatch):
+    """As in the image of a container."""
+    assert result(lambda: returning(7)) == 7
+
+    def refuse(*_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(os, "utime", refuse)
+    assert result(never) == 7
 
 
 @pytest.mark.parametrize("damage", [b"", b"x", None])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from vgg_jax.errors import ConfigError
 from vgg_jax.nn import normalization as norm
 
 
@@ -42,6 +43,28 @@ def outcome(module, x, g, **call):
 
     optimized = {"xla_backend_optimization_level": 3}
     return jax.jit(all_of_it, compiler_options=optimized)(params, x, g)
+
+
+def test_products_in_float16_do_not_overflow():
+    """The largest number of that type is 65,504."""
+    x = 300 * images("float16")
+    g = 300 * jnp.asarray(np.random.default_rng(2).normal(size=x.shape), "float16")
+    got = outcome(norm.BatchNorm(), x, g, train=True)
+    want = outcome(norm.BatchNorm(implementation="lax"), x, g, train=True)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        b = np.asarray(b, np.float32)
+        assert np.isfinite(b).all()
+        np.testing.assert_allclose(
+            np.asarray(a, np.float32), b, rtol=2e-2, atol=2e-2 * np.abs(b).max()
+        )
+
+
+def test_an_unknown_implementation_is_refused():
+    for train in (False, True):
+        with pytest.raises(ConfigError, match="implementation='fast' is unknown"):
+            norm.BatchNorm(implementation="fast").init(
+                jax.random.key(0), images("float32"), train=train
+            )
 
 
 @pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-5), ("bfloat16", 2e-2)])

@@ -8,6 +8,8 @@ from typing import Any
 import jax
 from jax import lax
 
+from vgg_jax.nn import varying
+
 _known = ContextVar("known", default="")
 
 
@@ -41,6 +43,7 @@ def by_platform(
     ...     by_platform(1, cpu=double, default=lambda x: x)
     1
     """
+    arrays = tuple(varying.alike(arrays))
     if not (platform := _known.get()):
         return lax.platform_dependent(*arrays, cpu=cpu, default=default)
     return (cpu if platform == "cpu" else default)(*arrays)

@@ -45,8 +45,8 @@ def conv2d(
         implementation: "auto" picks by the shape, the type and the platform that the
             program is lowered for: a program exported for a GPU from a CPU host holds
             plain convolutions only. "lax" is `lax.conv_general_dilated` everywhere, as
-            on GPU and TPU; on CPU, forward-mode derivatives (`jax.jvp`, `jax.jacfwd`)
-            need this one.
+            on GPU and TPU. Forward-mode derivatives need it: `jax.jvp` on CPU,
+            `jax.jacfwd` inside `jax.jit` everywhere.
         prepared: what `prepared` returns of this kernel; it saves time where `x` has
             the shape that it was made for, and is passed over elsewhere. `w` cannot be
             differentiated then.
@@ -165,7 +165,7 @@ def _add_bias_backward(_, g):
     # Inside a training step, XLA:CPU sums over all axes but the last by loops that do
     # not vectorise: a fifth of the step. As a matrix product the sum costs nothing.
     flat = g.reshape(-1, g.shape[-1])
-    return g, jnp.ones(len(flat), g.dtype) @ flat
+    return g, jnp.ones(flat.shape[0], g.dtype) @ flat  # which may be symbolic
 
 
 _add_bias.defvjp(_add_bias_forward, _add_bias_backward)

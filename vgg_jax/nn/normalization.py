@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
+from vgg_jax.errors import choose
 from vgg_jax.nn import pixel_sums
 from vgg_jax.nn.apart import apart
 from vgg_jax.nn.by_platform import by_platform
@@ -150,10 +151,10 @@ def _sum_of_products_float32(x, y):
 
 
 def _sum_of_products(x, y):
-    if x.dtype == jnp.float32:
-        return _sum_of_products_float32(x, y)
-    # A bfloat16 product costs less than two conversions; its rounding averages out.
-    return _sum(_product(x, y))
+    if x.dtype == jnp.bfloat16:
+        # Its product costs less than two conversions; its rounding averages out.
+        return _sum(_product(x, y))
+    return _sum_of_products_float32(x.astype(jnp.float32), y.astype(jnp.float32))
 
 
 def _total_and_product(x, y):
@@ -231,6 +232,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        batch_norm = choose(IMPLEMENTATIONS, self.implementation, "implementation")
         shape = x.shape[-1:]
         scale = jnp.ones(shape)
         if self.use_scale:
@@ -241,7 +243,7 @@ class BatchNorm(nn.Module):
         variance = average("var", jnp.ones, shape, jnp.float32)
         if not train:
             return normalize(x, mean.value, variance.value, scale, bias)
-        y, *moments = IMPLEMENTATIONS[self.implementation](x, scale, bias)
+        y, *moments = batch_norm(x, scale, bias)
         if not self.is_initializing():
             for running, new in zip((mean, variance), moments, strict=True):
                 old = self.momentum * running.value

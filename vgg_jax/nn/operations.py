@@ -18,6 +18,7 @@ from jax.sharding import AxisType, PartitionSpec
 from jax.typing import DTypeLike
 
 from vgg_jax import machine
+from vgg_jax.nn import varying
 
 
 def suits(x: jax.Array, *others: jax.Array) -> bool:
@@ -138,5 +139,4 @@ def is_whole(kind: Any) -> bool:
     if AxisType.Explicit in types and any(kind.sharding.spec):
         return False
     # Of what varies, under `check_vma`, the operations below know nothing.
-    varying = getattr(getattr(kind, "mat", None), "varying", ())
-    return not (varying or getattr(kind, "vma", ()))
+    return not varying.axes(kind)

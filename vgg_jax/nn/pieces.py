@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.export import is_symbolic_dim
 
+from vgg_jax.nn import varying
 from vgg_jax.nn.apart import apart
 from vgg_jax.nn.spread import local_shape
 
@@ -90,6 +91,8 @@ def summed(
         return jax.tree.map(add, totals, sums), jax.tree.map(put, wholes, parts)
 
     totals = jax.tree.map(lambda a: jnp.zeros(a.shape, jnp.float32), sums)
+    zeros, shape = jax.tree.flatten(totals)
+    totals = jax.tree.unflatten(shape, varying.alike(zeros, to=arrays))
     # Overwritten, whatever is in it. As a constant, XLA would make it at the start of
     # the program and keep it until here.
     some = arrays[-1][(0,) * arrays[-1].ndim]
