@@ -24,7 +24,7 @@ from vgg_jax.interop.network import random
 from vgg_jax.nn import architecture
 from vgg_jax.nn.preprocessing import PREPROCESSING
 from vgg_jax.nn.vgg import VGG
-from vgg_jax.runs import manifest
+from vgg_jax.runs import checkpoint_record, manifest
 from vgg_jax.runs.checkpoint import Checkpoints
 from vgg_jax.runs.run_record import RunRecord
 from vgg_jax.runs.workdir import claim
@@ -104,6 +104,29 @@ def test_best_last_and_one_by_its_number(run, tmp_path, rewrite_record, first_is
     best = each[first if first_is_best else last]
     assert vgg_jax.load(copy, checkpoint="best").sha256 == best
     assert vgg_jax.load(copy).sha256 == best
+
+
+@pytest.mark.parametrize("when", ["choosing", "reading"])
+def test_a_checkpoint_that_goes_meanwhile_is_no_damage(
+    when, run, tmp_path, monkeypatch
+):
+    """A run that goes on keeps the last two and the best; each save may replace one."""
+    copy = shutil.copytree(run, tmp_path / "copy")
+    gone, kept = sorted((copy / "checkpoints").iterdir(), key=lambda path: path.name)
+    want = vgg_jax.load(kept).sha256
+    which, read = "best" if when == "choosing" else "last", checkpoint_record.read
+    if when == "reading":
+        gone, kept = kept, gone
+        want = vgg_jax.load(kept).sha256
+
+    def read_late(path):
+        if gone.exists() and (when == "choosing" or path == gone):
+            shutil.rmtree(gone)
+        return read(path)
+
+    monkeypatch.setattr(checkpoint_record, "read", read_late)
+    assert vgg_jax.load(copy, checkpoint=which).sha256 == want
+    assert not gone.exists()
 
 
 def test_a_run_goes_to_torchvision_and_back(run, tmp_path):

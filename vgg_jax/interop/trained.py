@@ -17,6 +17,7 @@ from vgg_jax.runs import checkpoint_record, weights
 from vgg_jax.runs.run_record import RunRecord
 from vgg_jax.runs.workdir import CHECKPOINTS, CONFIG
 
+_TRIES = 5  # at a checkpoint that a run replaces meanwhile
 _SIZES = {"cifar10": 32, "cifar100": 32, "cifar10_sample": 32}  # pixels
 
 
@@ -34,11 +35,9 @@ def read(path: Path, which: str = "") -> Network:
         ConfigError: `which` is neither, or is given for a checkpoint.
         RunError: there is no such checkpoint, it is damaged, or not one of a VGG.
     """
-    workdir, checkpoint = _places(path, which)
-    record = checkpoint_record.read(checkpoint)
+    workdir, checkpoint, record, variables = _found(path, which)
     config = modern(record.config) if record.config else RunRecord(workdir).config
     data = record.data or _data(workdir)
-    variables = weights.variables(checkpoint)
     named: Any = flatten_dict(variables, sep="/")
     for name, array in named.items():
         if not np.isfinite(array).all():
@@ -65,6 +64,24 @@ def read(path: Path, which: str = "") -> Network:
         source=str(path),
         sha256=arrays.checksum(named),
     )
+
+
+def _found(
+    path: Path, which: str
+) -> tuple[Path, Path, checkpoint_record.Record, dict[str, Any]]:
+    """Returns the workdir, the checkpoint, its record and its variables.
+
+    A run that goes on may replace the checkpoint meanwhile: then the next one is read.
+    """
+    for left in reversed(range(_TRIES)):
+        workdir, checkpoint = _places(path, which)
+        try:
+            record = checkpoint_record.read(checkpoint)
+            return workdir, checkpoint, record, weights.variables(checkpoint)
+        except (RunError, FileNotFoundError):
+            if checkpoint.exists() or not left:
+                raise
+    raise AssertionError("the last try returns or raises")
 
 
 def _places(path: Path, which: str) -> tuple[Path, Path]:

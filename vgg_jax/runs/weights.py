@@ -40,7 +40,13 @@ def checkpoint(directory: Path, which: str, monitor: str) -> Path:
         raise RunError(f"{directory.parent} has no checkpoint: train it first")
     if which == "last":
         return directory / str(numbers[-1])
-    records = {n: checkpoint_record.read(directory / str(n)) for n in numbers}
+    records = {}
+    for number in numbers:
+        try:
+            records[number] = checkpoint_record.read(directory / str(number))
+        except (Damaged, FileNotFoundError):
+            if (directory / str(number)).exists():  # else the run, which goes on, did
+                raise
     ranked = [
         (checkpoint_record.quality(record.metrics, monitor), number)
         for number, record in records.items()

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vgg_jax import machine
+from vgg_jax import mesh as meshes
 from vgg_jax.data import batches
 from vgg_jax.data.description import description
 from vgg_jax.errors import ConfigError, RunError
@@ -81,7 +82,12 @@ def tested(session: Session, state: TrainState) -> tuple[TrainState, Evaluation]
         state = session.best(state)
     test = session.evaluate("test", state.variables)
     session.tell_damaged()
-    return None if test is None or session.stop() else (state, test)
+    if test is None or session.stop():
+        return None
+    if session.is_spread:  # the first process alone shows the filters
+        first = meshes.gathered(state.params["conv1_1"])
+        state = state.replace(params={**state.params, "conv1_1": first})
+    return state, test
 
 
 def _set_aside(workdir: Path) -> list[str]:
