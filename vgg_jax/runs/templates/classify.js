@@ -7,7 +7,7 @@ const { size, classes, cover } = JSON.parse($("settings").textContent);
 const TOP = 5;
 let session = null; // of ONNX Runtime, once it is loaded
 let ort = null;
-let current = null; // {pixels, probabilities} of the picture shown
+let current = null; // {pixels, probabilities} of the last picture classified
 let turn = 0; // counts pictures: an occlusion map of an earlier one stops
 let running = Promise.resolve(); // a session computes one batch at a time
 
@@ -163,8 +163,6 @@ async function show(pixels, text) {
   turn++;
   clearHeat();
   draw(pixels);
-  current = null;
-  $("explain").disabled = true;
   const [probabilities] = await classify(pixels);
   current = { pixels, probabilities };
   answer(probabilities);
@@ -185,6 +183,7 @@ async function open(file) {
   const pixels = fit(rgb(picture, width, height), width, height);
   const scaled = width === size && height === size ? "" : `, seen as ${size} x ${size}`;
   if (!session) say("Loading the network ...");
+  $("explain").disabled = true; // until this one is classified
   await show(pixels, `${file.name || "picture"}: ${width} x ${height} pixels${scaled}.`);
 }
 
