@@ -89,7 +89,7 @@ def main():
             )
             rows = cost.costs(model.layers((size, size)))
             kind = {"batch_size": batch, "dtype": dtype, "remat": remat}
-            kind["fused"] = machine.has_fused(dtype)
+            kind["fused"] = machine.prefers_kernels(dtype)
             said = sum(cost.training_bytes(rows, **kind))
             plan = planned(model, size, batch)
             errors.append(said / plan - 1)

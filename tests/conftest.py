@@ -46,7 +46,7 @@ def cpu():
 def _without_kernels():
     """Takes our kernels away (`nn/fused.py`), as where there is no llvmlite."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(machine, "fused_kind", lambda: "")
+        patch.setattr(machine, "kernel_kind", lambda: "")
         jax.clear_caches()  # which may hold what was traced with them
         yield False
     jax.clear_caches()
@@ -63,7 +63,7 @@ def kernels(request):
     """With our kernels, where this machine has them, and without."""
     if not request.param:
         yield from _without_kernels()
-    elif not machine.fused_kind() or jax.default_backend() != "cpu":
+    elif not machine.kernel_kind() or jax.default_backend() != "cpu":
         pytest.skip("there are none for this machine, or no llvmlite")
     else:
         yield True

@@ -70,7 +70,7 @@ def test_a_second_start_compiles_nothing(dtype, head, tmp_path):
 
     That is Grad-CAM's in bfloat16 where the CPU has no pairs to multiply.
     """
-    by_kernels = machine.has_fused(dtype), machine.multiplies_pairs()
+    by_kernels = machine.prefers_kernels(dtype), machine.multiplies_pairs()
     if dtype == "bfloat16" and not all(by_kernels[: 2 if head == "paper" else 1]):
         pytest.skip("no kernels of our own in bfloat16 here")
     env = {"XDG_CACHE_HOME": str(tmp_path), "XLA_FLAGS": ""}
@@ -133,7 +133,7 @@ def test_auto_is_the_fast_type(
 ):
     monkeypatch.setattr(backend.jax, "default_backend", lambda: device)
     monkeypatch.setattr(machine, "has_bfloat16", lambda: hardware)
-    monkeypatch.setattr(machine, "has_fused", lambda dtype: kernels)
+    monkeypatch.setattr(machine, "prefers_kernels", lambda dtype: kernels)
     monkeypatch.setenv("XLA_FLAGS", flags)
     backend._warn_of_slow_bfloat16.cache_clear()
     assert [backend.compute_dtype("auto") for _ in range(2)] == [dtype, dtype]
@@ -157,7 +157,7 @@ def test_what_gains_nothing_does_without_onednn(
 ):
     """In float32, or with kernels of our own for all that is large."""
     monkeypatch.setattr(backend.jax, "default_backend", lambda: device)
-    monkeypatch.setattr(machine, "fused_kind", lambda: kind)
+    monkeypatch.setattr(machine, "kernel_kind", lambda: kind)
     monkeypatch.setattr(machine, "cpu_kind", lambda: "AVX512_BF16")
     monkeypatch.setenv("XLA_FLAGS", flags)
     options = backend.compiler_options(dtype, by_kernels=by_kernels)
@@ -233,7 +233,7 @@ def test_a_level_in_the_environment_wins(monkeypatch):
 LATE = """
 from vgg_jax import backend, machine
 machine.has_bfloat16 = lambda: True
-machine.has_fused = lambda dtype: False
+machine.prefers_kernels = lambda dtype: False
 before = backend._started()
 import jax
 cpus = jax.config.jax_num_cpu_devices
@@ -257,7 +257,7 @@ OLD_JAXLIB = """
 from vgg_jax import backend, machine
 from vgg_jax.cli import command
 machine.has_bfloat16 = lambda: True
-machine.has_fused = lambda dtype: False
+machine.prefers_kernels = lambda dtype: False
 backend._jaxlib_contains = lambda text: False
 command.main(["summary", "--config=configs/quickstart.py", "--format=json"])
 """

@@ -141,7 +141,7 @@ def compute_dtype(name: str) -> str:
         return "bfloat16"
     if not machine.has_bfloat16():
         return "float32"
-    if machine.has_fused("bfloat16"):
+    if machine.prefers_kernels("bfloat16"):
         return "bfloat16"
     if onednn() is None:
         _warn_of_slow_bfloat16()
@@ -175,7 +175,7 @@ def compiler_options(
     is_told = _YNN_FLAG in os.environ.get("XLA_FLAGS", "")
     if not is_told and _knows_ynn():
         options[_YNN_FLAG] = _YNN_PRODUCTS.decode()
-    by_ours = by_kernels and machine.has_fused(name)
+    by_ours = by_kernels and machine.prefers_kernels(name)
     if onednn() and (name == "float32" or by_ours):
         options[_ONEDNN_FLAG.decode()] = False
     return options

@@ -26,7 +26,7 @@ _KINDS = {
     "avx512f": "AVX512",
     "avx2": "AVX2",
 }
-_FUSED_KINDS = {
+_KERNEL_KINDS = {
     "AMX": "AVX512",
     "AVX512_BF16": "AVX512",
     "AVX512": "AVX512",
@@ -56,12 +56,12 @@ def cpu_kind() -> str:
     return next((name for flag, name in _KINDS.items() if flag in flags), "")
 
 
-def fused_kind() -> str:
-    """Returns what the kernels of `nn/fused.py` compute by here: "AVX512" or "AVX2".
+def kernel_kind() -> str:
+    """Returns what kernels of our own (`nn/emitted.py`) compute by: "AVX512", "AVX2".
 
     "" where there are none: on other CPUs, and without a llvmlite that works.
     """
-    kind = _FUSED_KINDS.get(cpu_kind(), "")
+    kind = _KERNEL_KINDS.get(cpu_kind(), "")
     return kind if kind and _compiles() else ""
 
 
@@ -91,12 +91,12 @@ def _compiles() -> bool:
         return False
 
 
-def has_fused(dtype: str) -> bool:
+def prefers_kernels(dtype: str) -> bool:
     """Returns whether there are such kernels that are the fastest in this type.
 
     AMX multiplies bfloat16 faster than they do.
     """
-    return bool(fused_kind()) and (dtype, cpu_kind()) != ("bfloat16", "AMX")
+    return bool(kernel_kind()) and (dtype, cpu_kind()) != ("bfloat16", "AMX")
 
 
 @functools.cache  # asked of each convolution that is traced

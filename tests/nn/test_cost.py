@@ -144,7 +144,7 @@ def test_the_estimate_of_memory_is_near_the_plan(batch_norm, remat):
     model = VGG("A", 10, head="compact", width=0.5, batch_norm=batch_norm, remat=remat)
     rows = cost.costs(model.layers((64, 64)))
     kind = {"batch_size": 128, "dtype": "float32", "remat": remat}
-    kind["fused"] = machine.has_fused("float32")
+    kind["fused"] = machine.prefers_kernels("float32")
     said = sum(cost.training_bytes(rows, **kind))
     assert said == pytest.approx(planned(model, 64, 128), rel=0.15)
 

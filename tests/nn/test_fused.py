@@ -21,7 +21,7 @@ from vgg_jax.nn.vgg import VGG
 
 pytestmark = [
     pytest.mark.usefixtures("cpu"),
-    pytest.mark.skipif(not machine.fused_kind(), reason="there are none here"),
+    pytest.mark.skipif(not machine.kernel_kind(), reason="there are none here"),
 ]
 RANDOM = np.random.default_rng(0)
 
@@ -90,9 +90,9 @@ SHAPES = [
 @pytest.fixture(params=algorithms.REGISTERS)
 def kind(request, monkeypatch):
     """Both layouts where the machine has the wider; its own otherwise."""
-    if request.param == "AVX512" != machine.fused_kind():
+    if request.param == "AVX512" != machine.kernel_kind():
         pytest.skip("this machine has no AVX512")
-    monkeypatch.setattr(machine, "fused_kind", lambda: request.param)
+    monkeypatch.setattr(machine, "kernel_kind", lambda: request.param)
     jax.clear_caches()
     yield request.param
     jax.clear_caches()
@@ -307,7 +307,7 @@ POOL = partial(pool2d, kind="max")
 
 
 @pytest.mark.parametrize(
-    "dtype", [name for name in ("float32", "bfloat16") if machine.has_fused(name)]
+    "dtype", [name for name in ("float32", "bfloat16") if machine.prefers_kernels(name)]
 )
 @pytest.mark.parametrize(
     "shape", [(3, 6, 4, 17), (70, 2, 2, 64), (1, 8, 10, 33), (0, 4, 4, 3)], ids=str
@@ -436,7 +436,7 @@ def asked_anew():
 
 def test_without_llvmlite_there_are_none(monkeypatch, asked_anew):
     monkeypatch.setattr(machine, "find_spec", lambda name: None)
-    assert not machine.fused_kind() and not machine.has_fused("float32")
+    assert not machine.kernel_kind() and not machine.prefers_kernels("float32")
 
 
 def test_a_llvmlite_that_does_not_work_is_said_once(monkeypatch, caplog, asked_anew):
@@ -446,7 +446,7 @@ def test_a_llvmlite_that_does_not_work_is_said_once(monkeypatch, caplog, asked_a
         raise OSError("executable memory is forbidden")
 
     monkeypatch.setattr(binding, "initialize_native_target", forbidden)
-    assert not machine.fused_kind() and not machine.fused_kind()
+    assert not machine.kernel_kind() and not machine.kernel_kind()
     (record,) = caplog.records
     assert "executable memory is forbidden" in record.getMessage()
     assert "vgg_jax[cpu]" in record.getMessage()
@@ -454,5 +454,7 @@ def test_a_llvmlite_that_does_not_work_is_said_once(monkeypatch, caplog, asked_a
 
 def test_amx_is_faster_in_bfloat16(monkeypatch):
     monkeypatch.setattr(machine, "cpu_kind", lambda: "AMX")
-    assert machine.has_fused("float32") and not machine.has_fused("bfloat16")
+    assert machine.prefers_kernels("float32") and not machine.prefers_kernels(
+        "bfloat16"
+    )
     assert not operations.suits(X.astype(jnp.bfloat16))

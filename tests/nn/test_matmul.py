@@ -18,7 +18,7 @@ from vgg_jax.nn.vgg import VGG
 pytestmark = [
     pytest.mark.usefixtures("cpu"),
     pytest.mark.skipif(
-        not (machine.has_fused("bfloat16") and machine.multiplies_pairs()),
+        not (machine.prefers_kernels("bfloat16") and machine.multiplies_pairs()),
         reason="there is none here",
     ),
 ]

@@ -91,15 +91,15 @@ def _data_sets() -> str:
 def _convolutions() -> str:
     if jax.default_backend() != "cpu":
         return "is XLA's own"
-    if machine.has_fused("bfloat16"):
-        return f"is Winograd by kernels of our own, of {machine.fused_kind()}"
+    if machine.prefers_kernels("bfloat16"):
+        return f"is Winograd by kernels of our own, of {machine.kernel_kind()}"
     bfloat16 = "by oneDNN" if backend.onednn() else "by XLA, slow on this CPU"
     if machine.cpu_kind() in F2_KINDS:
         bfloat16 += " or Winograd in small tiles"
     float32 = "mostly Winograd in float32"
-    if machine.has_fused("float32"):
+    if machine.prefers_kernels("float32"):
         float32 = (
-            f"Winograd by kernels of our own, of {machine.fused_kind()}, in float32"
+            f"Winograd by kernels of our own, of {machine.kernel_kind()}, in float32"
         )
     return f"is direct in bfloat16, {bfloat16}; {float32}"
 
@@ -115,7 +115,7 @@ def measured(dtype: str) -> str:
         f"VGG-16 trains at {images:,.0f} images/s, {share:.0%} of the "
         f"{products / 1e9:,.0f} GFLOP/s of matrix products"
     )
-    fused = _REACHED_FUSED if machine.has_fused(dtype) else {}
+    fused = _REACHED_FUSED if machine.prefers_kernels(dtype) else {}
     reached = {**REACHED, **fused}.get(machine.kind(), {}).get(dtype)
     if not reached:
         return text

@@ -176,7 +176,7 @@ def totals(
         dtype=dtype,
         remat=config.model.remat,
         shards=config.shards,
-        fused=config.model.conv == "auto" and machine.has_fused(dtype),
+        fused=config.model.conv == "auto" and machine.prefers_kernels(dtype),
     )
     sums["training memory, estimated MB"] = round(sum(estimate) / 1e6)
     if config.data.name in _SPLITS:

@@ -103,7 +103,7 @@ def quick_to_compile(dtype: DTypeLike) -> str:
     >>> quick_to_compile("float32") in ("auto", "lax")
     True
     """
-    return "auto" if machine.has_fused(jnp.dtype(dtype).name) else "lax"
+    return "auto" if machine.prefers_kernels(jnp.dtype(dtype).name) else "lax"
 
 
 def _is_fused(x: jax.Array, w: jax.Array, *, prepared: bool) -> bool:

@@ -168,7 +168,7 @@ def training_bytes(
         dtype: type of the activations, one of `BYTES`.
         remat: as `VGG.remat`.
         shards: how many a device computes one after the other.
-        fused: whether our kernels compute it (`machine.has_fused`).
+        fused: whether our kernels compute it (`machine.prefers_kernels`).
 
     >>> from vgg_jax.nn.architecture import layers
     >>> rows = costs(layers("A", head="compact"))

@@ -40,7 +40,7 @@ def registers() -> "Registers":
     """Returns the layout of products that this CPU's kernels have."""
     from vgg_jax.nn import algorithms
 
-    return algorithms.REGISTERS[machine.fused_kind()]
+    return algorithms.REGISTERS[machine.kernel_kind()]
 
 
 def call(

@@ -26,20 +26,20 @@ def suits(x: jax.Array, *others: jax.Array) -> bool:
 
     That is where there are any (`has_kernels`), and they are the fastest.
     """
-    return has_kernels(x, *others) and machine.has_fused(x.dtype.name)
+    return has_kernels(x, *others) and machine.prefers_kernels(x.dtype.name)
 
 
 def has_kernels(x: jax.Array, *others: jax.Array) -> bool:
     """Returns whether there are kernels for maps `x`.
 
-    That is where `machine.fused_kind` says so, and where no type says that an array is
+    That is where `machine.kernel_kind` says so, and where no type says that an array is
     spread over devices; inside `jax.shard_map` only with `check_vma=False`.
     """
     return (
         x.dtype in (jnp.float32, jnp.bfloat16)
         and not is_symbolic_dim(x.shape[0])
         and all(is_whole(jax.typeof(a)) for a in (x, *others))
-        and bool(machine.fused_kind())
+        and bool(machine.kernel_kind())
     )
 
 

@@ -207,9 +207,9 @@ class VGG(nn.Module):
     def is_by_kernels(self) -> bool:
         """Returns whether kernels of our own do all of its large layers on a CPU.
 
-        They do where there are any (`machine.has_fused`), if no convolution is larger
-        than 3x3; and if no layer but a small `fc8` is dense, or the CPU has
-        AVX512_BF16, by which the kernel of `matmul.py` multiplies.
+        They do where they are the fastest (`machine.prefers_kernels`), if no
+        convolution is larger than 3x3; and if no layer but a small `fc8` is dense, or
+        the CPU has AVX512_BF16, by which the kernel of `matmul.py` multiplies.
 
         >>> VGG("D", head="compact").is_by_kernels()
         True

@@ -45,7 +45,7 @@ def check(
         shards=config.shards // mesh.size,
         fused=_on_cpu(mesh)
         and model.conv == "auto"
-        and machine.has_fused(str(model.dtype)),
+        and machine.prefers_kernels(str(model.dtype)),
     )
     parameters = cost.total(rows).params
     state -= placement.spared(
