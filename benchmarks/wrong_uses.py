@@ -51,7 +51,7 @@ WEIGHTS: dict[str, Use] = {
     "a whole model of Keras 3": loads_bytes("vgg.keras", lambda: b"PK"),
     "a directory that is no run": lambda scratch: vgg_jax.load(scratch),
     "a file that is not what its name says": loads_bytes(
-        "vgg16-397923af.safetensors", wrong_files.whole
+        "vgg16-397923af.pth", wrong_files.whole
     ),
     "a ResNet": loads(wrong_files.resnet),
     "an AlexNet": loads(wrong_files.alexnet),

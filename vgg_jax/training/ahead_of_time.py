@@ -69,7 +69,9 @@ def begun(
 ) -> Callable[..., Any]:
     """Returns the training step of one device, which a thread compiles from now on.
 
-    Meanwhile its first state can be made. The first call waits for the thread.
+    Meanwhile its first state can be made. The first call waits for the thread. It is
+    traced here, so that what a caller set for this thread holds: precision, Flax's
+    interceptors.
 
     Args:
         train_step: of `step.compiled`.
@@ -85,9 +87,11 @@ def begun(
         of((), np.int32),
     )
 
+    traced = train_step.trace(state, batch)
+
     def compile_() -> None:
         with contextlib.suppress(Exception):  # the first call meets it again
-            train_step.lower(state, batch).compile()
+            traced.lower().compile()
 
     thread = threading.Thread(target=compile_)
     thread.start()
