@@ -21,6 +21,7 @@ _VERSION = 0, 5
 _EXTENSION, _API, _CONTEXT, _ARGUMENTS, _RESULTS, _FUTURE_OUT = 8, 16, 24, 72, 112, 168
 # ... of XLA_FFI_Buffer, of XLA_FFI_Api ...
 _DATA, _DIMS = 24, 40
+_DESTROY_ERROR = 64
 _SCHEDULE, _THREADS, _CREATE_FUTURE, _SET_FUTURE = 136, 144, 152, 160
 # ... and of XLA_FFI_Metadata_Extension and XLA_FFI_Metadata.
 _KIND, _METADATA = 8, 24
@@ -135,7 +136,12 @@ def _emit_call(function, worker, lanes, ranks, pieces):
         for i, value in enumerate((8 * (2 + len(arguments)), 0, *arguments)):
             c.write(value, room, 8 * i)
         error = c.call_pointer(c.read(api, what, POINTER), room)
-        return b.icmp_unsigned("==", error, NULL)
+        succeeds = b.icmp_unsigned("==", error, NULL)
+        with b.if_then(b.not_(succeeds)):
+            for i, value in enumerate((24, 0, error)):
+                c.write(value, room, 8 * i)
+            c.call_pointer(c.read(api, _DESTROY_ERROR, POINTER), room)
+        return succeeds
 
     threads = c.room(1)
     c.write(1, threads, 0)
