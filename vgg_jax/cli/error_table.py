@@ -72,7 +72,7 @@ def tell(result: Result, name: Callable[[int], str]) -> None:
             f"{len(result.cut):,} pictures are longer than 8:1, and their centre was "
             f"seen: {named}{', ...' if len(result.cut) > _NAMED else ''}"
         )
-    print(f"{result.programs} programs compiled, one per network and shape")
+    print(f"{result.programs} programs compiled, at most two per network and shape")
 
 
 def write(
