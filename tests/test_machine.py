@@ -1,8 +1,10 @@
 """What a result says of the machine that it is from."""
 
 import os
+import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -85,3 +87,14 @@ def test_a_result_names_its_commit():
 def test_a_package_outside_a_checkout_has_no_commit(tmp_path, monkeypatch):
     monkeypatch.setattr(vgg_jax, "__file__", str(tmp_path / "vgg_jax" / "__init__.py"))
     assert machine.environment()["commit"] == ""
+
+
+@pytest.mark.skipif(not find_spec("llvmlite"), reason="no llvmlite here")
+@pytest.mark.skipif(sys.platform != "linux", reason="no /proc/cpuinfo here")
+def test_the_kernels_are_those_of_this_cpu():
+    """Were there none by mistake, every test of them would be skipped."""
+    text = Path("/proc/cpuinfo").read_text()
+    flags = re.search(r"^flags\s*:(.*)$", text, re.MULTILINE)
+    known = set(flags[1].split()) if flags else set()
+    wanted = "AVX512" if "avx512f" in known else "AVX2" if "avx2" in known else ""
+    assert machine.kernel_kind() == wanted

@@ -47,7 +47,10 @@ def test_small_images_are_enlarged_as_in_training():
 
 @pytest.mark.parametrize(
     "option, message",
-    [("--data=folder:photos", "add --protocol=center"), ("--split=x", "x")],
+    [
+        ("--data=folder:photos", "add --protocol=center"),
+        ("--split=x", r"split='x' is not a split of"),
+    ],
 )
 def test_what_is_no_split(option, message, tmp_path):
     save(random(MODEL, "cifar10", size=32), file := tmp_path / "x.safetensors")

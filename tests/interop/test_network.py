@@ -45,17 +45,6 @@ def test_it_passes_through_jit_and_grad_as_a_pytree():
     assert jnp.abs(gradient.variables["params"]["conv1_1"]["kernel"]).max() > 0
 
 
-def test_nothing_is_computed_after_the_last_layer_asked_for():
-    made = network()
-
-    def program(variables, images):
-        return made.replace(variables=variables).activations(images, ("relu1_1",))
-
-    text = str(jax.make_jaxpr(program)(made.variables, IMAGES))
-    assert text.count("conv_general_dilated[") == 1
-    assert "reduce_window" not in text and "dot_general" not in text
-
-
 def test_a_network_without_a_head_has_features_and_no_logits():
     made = network()
     params = {k: v for k, v in made.variables["params"].items() if "fc" not in k}

@@ -182,8 +182,13 @@ def direct_value(x, w, b):
 
 
 def test_large_batches_by_f2_in_pieces(f2_everywhere, monkeypatch):
+    cut, count = [], pieces.count
     monkeypatch.setattr(pieces, "BYTES", 2 * 8 * 8 * 48 * 2 * 2)
+    monkeypatch.setattr(
+        pieces, "count", lambda *a, **k: cut.append(count(*a, **k)) or cut[-1]
+    )
     check((8, 8, 48, 40, 3), 8, "bfloat16", {"bfloat16": 1.2e-2})
+    assert max(cut) > 1
 
 
 @pytest.mark.parametrize("transform", [winograd.F2, winograd.F4])

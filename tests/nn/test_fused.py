@@ -380,8 +380,8 @@ def test_of_images_on_an_explicit_mesh_of_one_device(dtype):
     program = jax.jit(jax.grad(lambda *arrays: model.apply(*arrays).sum()))
     found, want = program(variables, on_mesh(x, P("x"))), program(variables, x)
     for ours, theirs in zip(*map(jax.tree.leaves, (found, want)), strict=True):
-        error = np.linalg.norm(ours - theirs)
-        assert error <= 0.02 * np.linalg.norm(theirs) + 1e-6
+        error, share = np.linalg.norm(ours - theirs), {"float32": 1e-4}.get(dtype, 0.02)
+        assert error <= share * np.linalg.norm(theirs) + 1e-6
     text = program.lower(variables, on_mesh(x, P("x"))).as_text()
     assert "vgg_jax_" not in text
 

@@ -20,7 +20,8 @@ from vgg_jax.training.augment import Augment
 from vgg_jax.training.sgd import SGD
 
 BATCH, STEPS, SIZE = 64, 3, 16
-NETWORKS = {  # by head
+NETWORKS = {  # by head, or a name
+    "tiny": {"variant": "conv3-8 | conv3-8 |", "head": "compact"},
     "paper": {"variant": "conv3-32 | conv3-64 conv1-64 | conv3-64 |", "hidden": (32,)},
     # Its last layer sees few pixels beside its kernel: a matrix product.
     "compact": {"variant": "conv3-32 | conv3-64 | conv3-512 | conv3-512 |"},
@@ -38,9 +39,8 @@ def main():
     backend.configure()
     recipe = step.Recipe(
         model=VGG(
-            **NETWORKS[head],
+            **{"head": head} | NETWORKS[head],
             num_classes=10,
-            head=head,
             batch_norm=batch_norm,
             dtype=dtype,
         ),

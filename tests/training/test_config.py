@@ -369,6 +369,8 @@ def test_what_the_data_set_does_not_allow(good, bad, said):
 
 
 def test_a_built_recipe_follows_the_config():
+    built = recipe.build(resolve(load("speedrun")), DATASET, steps_per_epoch=100)
+    assert built.label_smoothing == 0.2 and "conv1_1/kernel" in built.frozen
     built = recipe.build(resolve(load("blog")), DATASET, steps_per_epoch=100)
     assert built.model.num_classes == 3
     assert float(built.schedule(10_000)) == pytest.approx(0.01)

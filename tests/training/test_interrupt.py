@@ -20,6 +20,21 @@ def test_signals(monkeypatch):
             signal.raise_signal(signal.SIGINT)
 
 
+def test_the_terminal_goes_away(monkeypatch):
+    """Under `nohup` it may."""
+    with Interrupt() as stop:
+        signal.raise_signal(signal.SIGHUP)
+        assert stop() and stop.signal == signal.SIGHUP
+    old = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interrupt() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert not stop()
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, old)
+
+
 def failing():
     yield 1
     signal.raise_signal(signal.SIGTERM)

@@ -19,7 +19,7 @@ from configs import default
 from vgg_jax import memory
 from vgg_jax.data import batches, datasets, on_device
 from vgg_jax.errors import ConfigError, RunError
-from vgg_jax.runs import checkpoint, checkpoint_record, metric_log, workdir
+from vgg_jax.runs import checkpoint, checkpoint_record, metric_log
 from vgg_jax.runs.run_record import RunRecord
 from vgg_jax.training import loop, recipe, session, step
 from vgg_jax.training.config import resolve
@@ -258,10 +258,52 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     assert not (tmp_path / "result.json").exists()
 
 
-def test_the_workdir_holds_one_run_at_a_time(whole, tmp_path):
-    with workdir.claim(tmp_path, {}), pytest.raises(RunError, match="in use"):
-        with workdir.claim(tmp_path, {}):
-            pass
+@pytest.mark.parametrize("calls", [None, 3])
+def test_steps_that_are_dispatched_ahead_change_nothing(
+    calls, whole, tmp_path, monkeypatch
+):
+    """As on an accelerator, whose metrics are read some steps later; stopped or not."""
+    monkeypatch.setattr(loop, "IN_FLIGHT", {"cpu": 4})
+    if calls:
+        with monkeypatch.context() as patch, pytest.raises(loop.Stopped):
+            stop_after(patch, calls)
+            run(tiny(), tmp_path)
+    run(tiny(), tmp_path)
+    assert crc(tmp_path) == crc(whole[0])
+    assert numbers(metric_log.read(tmp_path)) == numbers(metric_log.read(whole[0]))
+
+
+@pytest.mark.parametrize("minutes, saved", [(1e-9, [1, 2, 3, 4, 5]), (60.0, [5])])
+def test_saves_inside_an_epoch(minutes, saved, tmp_path, monkeypatch):
+    """Of four steps, and the end; a run goes on from the third as if not stopped."""
+    numbers_, save = [], checkpoint.Checkpoints.save
+
+    def noted(self, state, *arguments, **keywords):
+        numbers_.append(checkpoint.number(state))
+        return save(self, state, *arguments, **keywords)
+
+    monkeypatch.setattr(checkpoint.Checkpoints, "save", noted)
+    config = tiny(epochs=1, **{"checkpoint.minutes": minutes})
+    run(config, tmp_path)
+    assert numbers_ == saved
+
+
+def test_weights_that_are_not_finite_are_not_saved(whole, tmp_path, monkeypatch):
+    """What was saved before is named, and the same command goes on from there."""
+    train_epoch = loop._train_epoch
+
+    def poisoned(run_session, state):
+        state = train_epoch(run_session, state)
+        if state.epochs != 1:
+            return state
+        return state.replace(params=jax.tree.map(lambda w: w * np.nan, state.params))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_train_epoch", poisoned)
+        with pytest.raises(RunError, match="not finite.*last good .*checkpoints/5"):
+            run(tiny(), tmp_path)
+    run(tiny(), tmp_path)
+    assert crc(tmp_path) == crc(whole[0])
 
 
 @pytest.mark.slow
@@ -423,7 +465,7 @@ def test_memory_is_given_back(short, steps, tmp_path, monkeypatch):
     assert len(calls) == steps + 3
 
 
-def test_two_steps_of_jit_donate_their_state(whole):
+def test_two_steps_of_jit_donate_their_state():
     """The state's memory is given to the next state, not copied."""
     dataset = datasets.load(**tiny().data)
     built = recipe.build(resolve(tiny()), dataset, steps_per_epoch=4)

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.training.test_on_pictures import photos  # noqa: F401 (a fixture)
+from vgg_jax import processes
+from vgg_jax.errors import UserError
 from vgg_jax.runs import checkpoint_record
 from vgg_jax.training.interrupt import Stopped
 
@@ -27,6 +29,26 @@ TINY = {
     "eval_batch_size": 77,
     "log.every_steps": 1,
 }
+
+
+@pytest.mark.parametrize(
+    "where, number, index, message",
+    [
+        ("localhost", 2, 0, "--coordinator=localhost is no address"),
+        ("here:99999", 2, 0, "ports are from 1 to 65535"),
+        ("here:0", 2, 1, "ports are from 1 to 65535"),
+        ("here:9", None, 0, "needs --num_processes and --process_id"),
+        ("here:9", 2, 2, "--process_id=2 is none of 2 processes"),
+        ("{taken}", 2, 0, "port .* cannot be used .*: name another one"),
+    ],
+)
+def test_a_wrong_coordinator_is_told(where, number, index, message):
+    """Before JAX starts."""
+    with socket.create_server(("", 0)) as taken:
+        where = where.format(taken=f"localhost:{taken.getsockname()[1]}")
+        joined = processes.joined(where, number, index, lambda text: None)
+        with pytest.raises(UserError, match=message), joined:
+            pass
 
 
 def free_port():

@@ -186,6 +186,20 @@ def test_a_result_says_that_another_best_was_tested(copy, rewrite_record):
     assert result["epoch"] == 2 and result["set_aside"] == ["4-0"]
 
 
+def test_images_that_are_others_are_refused(copy, rewrite_record):
+    """By what the checkpoints say that the run was trained on."""
+    for number in (4, 8):
+        data = checkpoint_record.read(copy / "checkpoints" / str(number)).data
+        assert data["train"]["count"] == 100
+        train = {**data["train"], "count": 144}
+        rewrite_record(copy, number, data={**data, "train": train})
+    files = [path for path in copy.rglob("*") if path.is_file()]
+    before = {path: path.read_bytes() for path in files}
+    with pytest.raises(ConfigError, match="other images .*144.* -> .*100"):
+        run(tiny(), copy)
+    assert {path: path.read_bytes() for path in before} == before
+
+
 def test_rows_survive_the_loss_of_every_checkpoint(copy):
     """The run starts again; the rows that it drops are kept."""
     rows = (copy / "metrics.jsonl").read_text()

@@ -1,6 +1,6 @@
 """A batch in shards gives the same bits on any number of devices.
 
-These take minutes; by default `test_processes.py` compares two processes with one.
+Most of these take minutes; by default two devices are compared with one.
 """
 
 import json
@@ -26,6 +26,13 @@ def told(program, *arguments, devices):
     )
     assert found.returncode == 0, found.stdout + found.stderr
     return [json.loads(line) for line in found.stdout.splitlines()]
+
+
+def test_two_devices_come_to_the_same_bits():
+    """Losses, weights and evaluation, after a few steps of a small network."""
+    one, two = told("on_devices.py", 2, "float32", True, 0, "tiny", 1, 2, devices=2)
+    assert one.pop("devices") != two.pop("devices")
+    assert one == two
 
 
 @pytest.mark.slow
