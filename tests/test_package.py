@@ -43,8 +43,9 @@ def test_requirements_are_those_of_the_package():
     extras = PROJECT["optional-dependencies"]
     train = {*PROJECT["dependencies"], *extras["train"], *extras["report"]}
     train |= {*extras["cpu"]}
-    dev = {*extras["dev"], *extras["export"]}
-    own = {"vgg_jax[cpu]", "vgg_jax[export]", "vgg_jax[report]", "vgg_jax[train]"}
+    names = ("cpu", "export", "interop", "probe", "report", "train")
+    dev = {*extras["dev"], *extras["export"], *extras["interop"], *extras["probe"]}
+    own = {f"vgg_jax[{name}]" for name in names}
     assert lines("requirements.txt") == train - own
     assert lines("requirements-dev.txt") == dev - own
 
