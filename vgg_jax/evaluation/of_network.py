@@ -52,12 +52,12 @@ def score(
             f"{network.source} has {known} classes, and the labels are of {asked}"
         )
     height, width, channels = split.image_shape
-    if height == width < network.size:
-        height = width = network.size
+    enlarged = network.size if height == width < network.size else 0
+    height, width = enlarged or height, enlarged or width
     network.check_map((1, height, width, channels), HEAD)
     mesh = meshes.over()
     network = network.configured(dtype="float32")
-    step = jax.jit(partial(_step, network, views, mesh))
+    step = jax.jit(partial(_step, network, views, enlarged, mesh))
     count = padded(batch_size, len(split), parts=mesh.size)
     network = network.prepared((count // mesh.size, height, width))
     found = evaluate(
@@ -72,15 +72,20 @@ def score(
     return found
 
 
-def _step(network: Network, views: int, mesh: Mesh, variables: Any, batch: Batch):
-    """Returns the totals of a batch, and its logits."""
+def _step(
+    network: Network,
+    views: int,
+    enlarged: int,
+    mesh: Mesh,
+    variables: Any,
+    batch: Batch,
+):
+    """Returns the totals of a batch, and its logits; `enlarged` is as of `resize`."""
 
     def seen(variables: Any, images: jax.Array) -> jax.Array:
         apply = partial(network.model.apply, variables)
-        images = jnp.asarray(images)
-        if images.shape[1] == images.shape[2] < network.size:
-            images = resize(images, network.size)
-        return averaged(apply, normalize(images, network.preprocessing), views)
+        images = normalize(resize(jnp.asarray(images), enlarged), network.preprocessing)
+        return averaged(apply, images, views)
 
     logits = meshes.by_rows(seen, mesh)(variables, batch.images)
     return Sums.of(cross_entropy(logits, batch.labels), logits, batch.labels), logits
