@@ -223,6 +223,40 @@ def test_the_best_setting_alone_is_tested(tmp_path, learning_rates, rows, tested
     assert runs.tested == [f"{tested}seed=0", f"{tested}seed=1"]
 
 
+class Shown(Recorded):
+    """Two epochs each, after the first of which a run may be given up."""
+
+    validation = [(0.5, 0.6), (0.3, 0.9), (0.7, 0.8), (0.6, 0.5), (0.4, 0.5),
+                  (0.45, 0.9), (0.55, 0.1)]  # fmt: skip
+
+    def __call__(self, name, fields, *, test=True, stops=None):
+        path = self.workdir / name
+        path.mkdir()
+        (path / "config.json").write_text(json.dumps({"epochs": 2}))
+        rows = []
+        for epoch, accuracy in enumerate(self.validation[len(self.tested)], 1):
+            rows.append({"kind": "epoch", "step": epoch, "epoch": epoch,
+                         "seconds": 1.0, "val_accuracy": accuracy})  # fmt: skip
+            (path / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
+            if epoch == 1 and stops(RunRecord(path)):
+                self.tested.append(None)
+                raise launcher.Pruned
+        self.tested.append(name)
+        return RunRecord(path)
+
+
+def test_a_run_below_the_median_is_given_up(tmp_path):
+    """The first epochs of five come to 0.3 0.4 0.5 0.6 0.7; 0.45 lags, 0.55 does not.
+
+    The second of the five shows that no run is given up before there are so many.
+    """
+    runs = Shown(tmp_path)
+    search = sweep.Sweep(runs, {"lr": Range(0.01, 0.1)}, seeds=1)
+    scored = search.search(7, "c", prune=True)
+    assert [name is None for name in runs.tested] == [False] * 5 + [True, False]
+    assert len(scored) == 6
+
+
 def test_a_run_without_validation_is_not_ranked(tmp_path):
     made = sweep.Sweep(Recorded(tmp_path), {"lr": ["0.1", "0.5"]}, seeds=1)
     with pytest.raises(RunError, match="lr=0.5: metrics.jsonl"):

@@ -55,20 +55,20 @@ def on_device_run(workdir, shards):
         return run(workdir, "4", shards)
 
 
-def spread(workdir, shards):
+def spread(workdir, shape, shards):
     """Every array of the state that can be is spread; the best epoch is tested."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(placement, "_SMALL", 8)
-        fields = {"mesh.data": 4, "shards": shards, "mesh.state": "fsdp"}
+        fields = {"mesh.data": int(shape), "shards": shards, "mesh.state": "fsdp"}
         return loop.train(tiny(**fields), workdir, Console(quiet=True))
 
 
-def moved(workdir, shards, before="4", after="2"):
+def moved(workdir, shards, before="4", after="2", trained=run, resumed=run):
     """Stopped on some devices, resumed on others."""
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
         patch.setattr(session, "Interrupt", Stop)
-        run(workdir, before, shards)
-    return run(workdir, after, shards)
+        trained(workdir, before, shards)
+    return resumed(workdir, after, shards)
 
 
 RUNS = {
@@ -77,8 +77,12 @@ RUNS = {
     "4": partial(run, shape="4"),
     "2x2": partial(run, shape="2x2"),
     "placed": on_device_run,
-    "fsdp": spread,
+    "fsdp": partial(spread, shape="4"),
     "moved": moved,
+    "fsdp to 1": partial(moved, after="1", trained=spread),
+    "fsdp on 2 to 4": partial(
+        moved, before="2", after="4", trained=spread, resumed=spread
+    ),
     "2x2 to 1": partial(moved, before="2x2", after="1"),
     "4 to 1x2": partial(moved, before="4", after="1x2"),
 }

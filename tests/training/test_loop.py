@@ -157,9 +157,19 @@ def test_resumed_equals_uninterrupted(calls, whole, tmp_path, monkeypatch):
     assert numbers(metric_log.read(tmp_path)) == numbers(metric_log.read(whole[0]))
 
 
+# What else a state may hold: a velocity in bfloat16; the speedrun's, and Muon's.
+STATES = [
+    {"optimizer.state_dtype": "bfloat16"},
+    {"model.variant": "conv3-54 | conv3-8 |", "model.whiten": True,
+     "model.norm_scale": False, "lookahead": 0.95, "ema_decay": 0.0,
+     "optimizer.muon": 0.4, "model.dropout": 0.5},
+]  # fmt: skip
+
+
 @pytest.mark.slow
-def test_a_velocity_in_bfloat16_is_resumed(tmp_path, monkeypatch):
-    config = tiny(**{"optimizer.state_dtype": "bfloat16"})
+@pytest.mark.parametrize("fields", STATES, ids=["bfloat16", "speedrun"])
+def test_all_of_a_state_is_resumed(fields, tmp_path, monkeypatch):
+    config = tiny(**fields)
     run(config, tmp_path / "whole")
     with monkeypatch.context() as patch, pytest.raises(loop.Stopped):
         stop_after(patch, 7)

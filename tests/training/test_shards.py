@@ -73,8 +73,9 @@ def test_a_state_that_is_spread_comes_to_the_same_bits(muon):
 
 @pytest.mark.slow
 def test_whole_runs_come_to_the_same_bits():
-    """On 1, 2 and 4 devices, with the images there, and stopped on 4, resumed on 2."""
-    runs = "1", "2", "4", "placed", "fsdp", "moved"
+    """On 1, 2 and 4 devices, with the images there; stopped on some, then on others."""
+    placed = "placed", "fsdp", "moved", "fsdp to 1", "fsdp on 2 to 4"
+    runs = "1", "2", "4", *placed
     rows = told("runs_on_devices.py", 4, *runs, devices=4)
     assert [row.pop("run") for row in rows] == list(runs)
     for row in rows[1:]:
