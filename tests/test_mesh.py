@@ -45,6 +45,7 @@ def test_rows_are_spread_and_weights_are_everywhere():
     [
         ("predict", "examples/pictures", "--csv"),
         ("evaluate", "--data=cifar10_sample"),
+        ("evaluate", "--data=cifar10_sample", "--protocol=dense"),
     ],
 )
 def test_a_command_says_the_same_on_four_devices(command):
