@@ -18,7 +18,7 @@ from vgg_jax.errors import RunError
 from vgg_jax.runs import checkpoint_record, manifest
 from vgg_jax.runs.checkpoint import Checkpoints
 from vgg_jax.runs.checkpoint_record import Damaged
-from vgg_jax.training import session
+from vgg_jax.training import opening
 
 
 class State(struct.PyTreeNode):
@@ -171,7 +171,7 @@ def test_a_failed_save_does_not_hide_what_ended_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr(manifest, "write", lambda path: (_ for _ in ()).throw(full))
     with pytest.raises(KeyboardInterrupt):
         with contextlib.ExitStack() as stack:
-            stack.push(partial(session._close_checkpoints, checkpoints))
+            stack.push(partial(opening._close_checkpoints, checkpoints))
             checkpoints.save(state(1))
             raise KeyboardInterrupt
     checkpoints = Checkpoints(tmp_path)

@@ -13,7 +13,7 @@ from vgg_jax.errors import ConfigError
 from vgg_jax.runs import trackers
 from vgg_jax.runs.checkpoint import NotFinite
 from vgg_jax.runs.metric_log import MetricLog, read
-from vgg_jax.training import config, session
+from vgg_jax.training import config, opening
 from vgg_jax.training.interrupt import Stopped
 
 ROWS = [("epoch", {"epoch": 1, "step": 5, "val_accuracy": 0.25})]
@@ -91,7 +91,7 @@ def test_a_tracker_is_told_how_the_run_ended(tmp_path, monkeypatch, error, endin
     settings = quickstart.get_config()
     settings.model.variant = "conv3-8 |"
     with contextlib.suppress(type(error)) if error else contextlib.nullcontext():
-        with session.opened(config.resolve(settings), tmp_path, Console(quiet=True)):
+        with opening.opened(config.resolve(settings), tmp_path, Console(quiet=True)):
             if error:
                 raise error
     assert endings == [ending]

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from vgg_jax import backend, processes
 from vgg_jax.cli import config_file
+from vgg_jax.training import opening
 
 FIELDS = {
     "batch_size": 32,
@@ -31,14 +32,13 @@ def losses(workdir, fields):
     """Starts from one state again and again."""
     from vgg_jax import mesh
     from vgg_jax.data import batches
-    from vgg_jax.training import session
     from vgg_jax.training.config import resolve
 
     fields = FIELDS | fields
     settings = [f"--config.{name}={value}" for name, value in fields.items()]
     config = resolve(config_file.load("quickstart", settings))
     order = {"seed": 0, "epoch": 0, "start": 0, "remainder": "drop"}
-    with session.opened(config, workdir, Console(quiet=True)) as (run, state):
+    with opening.opened(config, workdir, Console(quiet=True)) as (run, state):
         batch = next(batches.training(run.train, batch_size=32, mesh=run.mesh, **order))
         first = mesh.gathered(state)
         for _ in range(40):

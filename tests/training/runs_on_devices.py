@@ -19,7 +19,7 @@ from rich.console import Console
 from tests.training.test_loop import crc, epochs, numbers, tiny
 from vgg_jax import backend
 from vgg_jax.data import on_device
-from vgg_jax.training import loop, placement, session
+from vgg_jax.training import loop, opening, placement
 from vgg_jax.training.interrupt import Interrupt, Stopped
 
 STEPS = 5  # into the second epoch
@@ -66,7 +66,7 @@ def spread(workdir, shape, shards):
 def moved(workdir, shards, before="4", after="2", trained=run, resumed=run):
     """Stopped on some devices, resumed on others."""
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
-        patch.setattr(session, "Interrupt", Stop)
+        patch.setattr(opening, "Interrupt", Stop)
         trained(workdir, before, shards)
     return resumed(workdir, after, shards)
 

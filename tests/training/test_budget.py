@@ -8,7 +8,7 @@ from rich.console import Console
 from configs import default
 from vgg_jax import memory, mesh
 from vgg_jax.errors import ConfigError
-from vgg_jax.training import budget, loop, session
+from vgg_jax.training import budget, first_state, loop
 from vgg_jax.training.config import resolve
 
 # Table 2 of the paper: D has 138 million parameters, at 224 px with 1,000 classes.
@@ -102,7 +102,7 @@ def test_without_sizes_nothing_is_known(monkeypatch):
     ],
 )
 def test_a_training_says_so_before_it_allocates(changes, tmp_path, monkeypatch):
-    monkeypatch.setattr(session, "_first_state", None)
+    monkeypatch.setattr(first_state, "made", None)
     settings = default.get_config()
     settings.data.name = "cifar10_sample"
     settings.update_from_flattened_dict(changes)

@@ -21,7 +21,7 @@ from vgg_jax.data import batches, datasets, on_device
 from vgg_jax.errors import ConfigError, RunError
 from vgg_jax.runs import checkpoint, checkpoint_record, metric_log
 from vgg_jax.runs.run_record import RunRecord
-from vgg_jax.training import loop, recipe, session, step
+from vgg_jax.training import loop, opening, recipe, session, step
 from vgg_jax.training.config import resolve
 from vgg_jax.training.interrupt import Interrupt
 
@@ -65,7 +65,7 @@ def stop_after(monkeypatch, calls):
                 os.kill(os.getpid(), signal.SIGTERM)
             return super().__call__()
 
-    monkeypatch.setattr(session, "Interrupt", StopAfter)
+    monkeypatch.setattr(opening, "Interrupt", StopAfter)
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from vgg_jax.data import image_folder
 from vgg_jax.errors import ConfigError, RunError
 from vgg_jax.runs import checkpoint_record, manifest, metric_log
 from vgg_jax.runs.run_record import RunRecord
-from vgg_jax.training import loop, score, session
+from vgg_jax.training import loop, opening, score
 from vgg_jax.training.interrupt import Interrupt
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -226,7 +226,7 @@ class StopAfter(Interrupt):
 
 def stopped(config, workdir, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(session, "Interrupt", StopAfter)
+        patch.setattr(opening, "Interrupt", StopAfter)
         with pytest.raises(loop.Stopped):
             run(config, workdir)
 

@@ -24,7 +24,8 @@ from vgg_jax.training import idle, progress, step
 from vgg_jax.training.config import Config, resolve
 from vgg_jax.training.final_evaluation import final_evaluation, tested
 from vgg_jax.training.interrupt import Stopped
-from vgg_jax.training.session import IN_FLIGHT, Session, opened
+from vgg_jax.training.opening import opened
+from vgg_jax.training.session import IN_FLIGHT, Session
 from vgg_jax.training.step import TrainState
 
 # Fields that may change between two starts, and not between processes.

@@ -1,8 +1,9 @@
 """From a config and a data set to what a training step needs."""
 
 import dataclasses
+from collections.abc import Callable
 
-from vgg_jax.data import colour_statistics
+from vgg_jax.data import batches, colour_statistics, datasets
 from vgg_jax.data.datasets import Dataset
 from vgg_jax.data.streaming import Streamed
 from vgg_jax.errors import ConfigError
@@ -15,6 +16,27 @@ from vgg_jax.training.config import Config
 from vgg_jax.training.step import Recipe
 
 _MOST_STEPS = 2**31 - 1  # of an int32, which counts them
+
+
+def prepared(
+    config: Config,
+    report: Callable[[str], None],
+    adopted: Preprocessing | None = None,
+) -> tuple[Dataset, Recipe, int]:
+    """Returns the data set, the recipe and the number of steps per epoch.
+
+    Args:
+        config: the run's.
+        report: receives a line when something takes long.
+        adopted: of the network that the run starts from, if it does.
+    """
+    source = dataclasses.asdict(config.data)
+    shown = {"size": config.augment.resize, "scales": config.augment.scales}
+    dataset = datasets.load(**source, **shown, report=report)
+    steps = batches.steps_per_epoch(
+        len(dataset.train), config.batch_size, config.remainder
+    )
+    return dataset, build(config, dataset, steps, adopted), steps
 
 
 def build(

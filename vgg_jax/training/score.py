@@ -19,7 +19,7 @@ from vgg_jax.runs.run_record import RunRecord
 from vgg_jax.runs.workdir import check_data, claim, newest
 from vgg_jax.training import init_from, progress, step
 from vgg_jax.training.config import Config, build
-from vgg_jax.training.session import prepare
+from vgg_jax.training.recipe import prepared
 
 SPLITS = ("validation", "test")
 CHECKPOINTS: Mapping[str, Callable[[Checkpoints], int | None]] = {
@@ -64,7 +64,7 @@ def score(
     with claim(workdir, dict(config.fields)):
         start = init_from.Start(facts=newest(workdir).init)
         say = partial(progress.say, console)
-        dataset, recipe, _ = prepare(config, say, start.preprocessing)
+        dataset, recipe, _ = prepared(config, say, start.preprocessing)
         augment = recipe.augment
         data = description(dataset, augment.measured, augment.components)
         check_data(workdir, data)
