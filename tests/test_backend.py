@@ -79,9 +79,9 @@ def test_a_second_start_compiles_nothing(dtype, head, tmp_path):
         for n in "12"
     ]
     (asked, found), (asked_again, found_again) = starts
-    assert asked > found
+    assert asked - found > 40 and asked_again == asked
     unkept = int(dtype == "bfloat16" and not machine.multiplies_pairs())
-    assert asked_again - found_again == unkept and found_again > 50
+    assert asked_again - found_again == unkept
 
 
 @pytest.mark.parametrize("bfloat16, known", [(1, 1), (1, 0), (0, 1)])
