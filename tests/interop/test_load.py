@@ -31,7 +31,7 @@ from vgg_jax.runs.workdir import claim
 from vgg_jax.training import step
 from vgg_jax.training.config import build
 from vgg_jax.training.loop import train
-from vgg_jax.training.session import prepare
+from vgg_jax.training.recipe import prepared
 
 OLD = Path(__file__).parents[1] / "runs" / "workdirs"
 PEERS = Path(__file__).parent / "peers"
@@ -157,7 +157,7 @@ def test_old_runs_load_as_they_resume(name, tmp_path):
         tar.extractall(tmp_path, filter="data")
     workdir = tmp_path / name.partition("-")[0]
     config = build(RunRecord(workdir).config)
-    dataset, recipe, _ = prepare(config, report=lambda text: None)
+    dataset, recipe, _ = prepared(config, report=lambda text: None)
     init = partial(step.init, recipe, seed=0, image_shape=dataset.train.image_shape)
     checkpoints = Checkpoints(workdir / "checkpoints")
     want = checkpoints.restore(7, jax.eval_shape(init)).variables

@@ -25,8 +25,8 @@ from vgg_jax.runs.run_record import RunRecord
 from vgg_jax.training import step
 from vgg_jax.training.config import build
 from vgg_jax.training.loop import train
+from vgg_jax.training.recipe import prepared
 from vgg_jax.training.score import score
-from vgg_jax.training.session import prepare
 
 WORKDIRS = Path(__file__).parent / "workdirs"
 VERSIONS = {"plain": "0.1.0", "whitened": "0.1.0", "averaged": "15e0616"}
@@ -47,7 +47,7 @@ def saved_arrays(workdir, number):
 def restored(workdir, fields):
     """The state of checkpoint 7 as a run with this config reads it."""
     config = build(fields)
-    dataset, recipe, _ = prepare(config, report=lambda text: None)
+    dataset, recipe, _ = prepared(config, report=lambda text: None)
     shape = dataset.train.image_shape
     like = jax.eval_shape(partial(step.init, recipe, seed=0, image_shape=shape))
     with contextlib.closing(Checkpoints(workdir / "checkpoints")) as checkpoints:
