@@ -203,11 +203,16 @@ def test_a_choice_of_sums_wins(monkeypatch):
     assert YNN[2:] not in backend.compiler_options("float32")
 
 
+@pytest.mark.parametrize(
+    "table", ["conv3-40 | conv3-64 |", pytest.param("A", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("kernel_init", INITIALIZERS)
-def test_what_runs_once_has_the_bits_of_what_is_optimised(kernel_init, monkeypatch):
+def test_what_runs_once_has_the_bits_of_what_is_optimised(
+    kernel_init, table, monkeypatch
+):
     """The initial weights of a seed are not to depend on how fast they are compiled."""
     monkeypatch.setenv("XLA_FLAGS", "")  # the quick tests ask for level 0
-    model = VGG("A", 10, head="compact", width=0.25, kernel_init=kernel_init)
+    model = VGG(table, 10, head="compact", width=0.25, kernel_init=kernel_init)
     call = (jax.random.key(3), jax.numpy.zeros((1, 32, 32, 3)))
     made = []
     for options in (

@@ -181,11 +181,11 @@ def test_the_score_of_a_network_prepares(asked):
 
 def test_a_run_prepares_for_each_evaluation(asked, tmp_path):
     config = quickstart.get_config()
-    fields = {"train": "train[:256]", "validation": "train[300:400]"}
+    fields = {"train": "train[:256]", "validation": "train[300:399]"}
     fields = {f"data.{name}": value for name, value in fields.items()}
-    fields |= {"data.test": "test[:150]", "epochs": 1, "shards": 8, "batch_size": 64}
+    fields |= {"data.test": "test[:149]", "epochs": 1, "shards": 2, "batch_size": 64}
     config.update_from_flattened_dict({**fields, "model.variant": "conv3-8 |"})
     loop.train(config, tmp_path, Console(quiet=True))
     score.score(tmp_path, console=Console(quiet=True))
-    # Of 100 and 150 images, and 100 again, an eighth, rounded up.
-    assert [shape[0] for shape in asked] == [13, 19, 13]
+    # Of 99 and 149 images, and 99 again, a half, rounded up.
+    assert [shape[0] for shape in asked] == [50, 75, 50]

@@ -55,7 +55,12 @@ for ours, theirs in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True
 
 
 @pytest.mark.parametrize(
-    "norm, cut", [("plain", "whole"), ("plain", "pieces"), ("norm", "whole")]
+    "norm, cut",
+    [
+        pytest.param("plain", "whole", marks=pytest.mark.slow),
+        ("plain", "pieces"),
+        ("norm", "whole"),
+    ],
 )
 def test_gradients_by_weights_that_all_have(norm, cut):
     flags = (

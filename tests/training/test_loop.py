@@ -357,8 +357,8 @@ def compiled():
     [
         {},
         {"model.whiten": True, "model.variant": "conv3-54 | conv3-8 |"},
-        {"data.stream": True},
-        {"model.frozen": ("conv1_1",)},
+        pytest.param({"data.stream": True}, marks=pytest.mark.slow),
+        pytest.param({"model.frozen": ("conv1_1",)}, marks=pytest.mark.slow),
     ],
     ids=lambda fields: next(iter(fields), "plain"),
 )
