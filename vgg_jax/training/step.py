@@ -18,7 +18,7 @@ from vgg_jax.data.streaming import Streamed
 from vgg_jax.errors import ConfigError
 from vgg_jax.evaluation import exact
 from vgg_jax.evaluation.metrics import Sums, cross_entropy
-from vgg_jax.nn import patterns
+from vgg_jax.nn import draws, patterns
 from vgg_jax.nn.by_platform import lowered_for
 from vgg_jax.nn.vgg import VGG, prepared
 from vgg_jax.nn.views import averaged
@@ -111,9 +111,9 @@ def init(recipe: Recipe, *, seed: int, image_shape: tuple[int, ...]) -> TrainSta
             frozen.
     """
     images = jnp.zeros((1, *image_shape), jnp.uint8)
-    variables = recipe.model.init(
-        jax.random.key(seed), recipe.augment.evaluate(images), train=False
-    )
+    model = recipe.model.clone(conv="lax")  # no activation is wanted: traced sooner
+    seen = recipe.augment.evaluate(images)
+    variables = draws.init(model, jax.random.key(seed), seen, train=False)
     params = variables["params"]
     trained, _ = patterns.split(params, recipe.frozen, "model.frozen")
     if not trained:
