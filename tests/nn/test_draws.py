@@ -63,6 +63,7 @@ def loops(init):
     return str(jax.make_jaxpr(init)(KEY, X)).count("scan[")
 
 
+@pytest.mark.usefixtures("cpu")
 @pytest.mark.parametrize("name", INITIALIZERS)
 def test_together_they_have_the_same_bits(name, jit):
     model = network(name)

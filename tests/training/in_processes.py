@@ -15,7 +15,6 @@ from rich.console import Console
 
 from vgg_jax import backend, processes
 from vgg_jax.cli import config_file
-from vgg_jax.training import opening
 
 FIELDS = {
     "batch_size": 32,
@@ -32,6 +31,7 @@ def losses(workdir, fields):
     """Starts from one state again and again."""
     from vgg_jax import mesh
     from vgg_jax.data import batches
+    from vgg_jax.training import opening
     from vgg_jax.training.config import resolve
 
     fields = FIELDS | fields

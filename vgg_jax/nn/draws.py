@@ -85,15 +85,23 @@ def _answered_by(answer: Callable[[_Asked], jax.Array]) -> Iterator[None]:
 def init(model: nn.Module, key: jax.Array, *arguments: Any, **keywords: Any) -> Any:
     """Returns what `model.init` does, to the same bits; jitted, it compiles sooner.
 
+    It does on a CPU; elsewhere, where it was not measured, it is `model.init`.
+
     Args:
         model: it is traced twice. Weights that are no `Draw`'s are made as ever.
         key: of the weights.
         *arguments: of the model.
         **keywords: of the model.
+
+    >>> dense = nn.Dense(2, kernel_init=Draw("uniform", lambda shape: np.float32(1)))
+    >>> variables = init(dense, jax.random.key(0), jnp.zeros((1, 3)))
+    >>> variables["params"]["kernel"].shape
+    (3, 2)
     """
     made = partial(model.init, key, *arguments, **keywords)
     is_by_place = jax.config.jax_threefry_partitionable  # pyright: ignore
-    if str(jax.random.key_impl(key)) != "threefry2x32" or not is_by_place:
+    is_known = is_by_place and str(jax.random.key_impl(key)) == "threefry2x32"
+    if not is_known or jax.default_backend() != "cpu":
         return made()
     asked: list[_Asked] = []
 
@@ -135,8 +143,8 @@ def _by_a_loop(distribution: str, asked: Sequence[_Asked]) -> Iterator[jax.Array
         return DISTRIBUTIONS[distribution](there, shape=(_PIECE,)) * factor
 
     pieces = lax.map(piece, (keys[owners], places, factors[owners])).reshape(-1)
-    starts = np.cumsum([0, *counts]) * _PIECE
-    for one, start, size in zip(asked, starts.tolist(), sizes, strict=False):
+    starts = (np.cumsum(counts) - counts) * _PIECE
+    for one, start, size in zip(asked, starts.tolist(), sizes, strict=True):
         yield lax.slice_in_dim(pieces, start, start + size).reshape(one.shape)
 
 

@@ -23,7 +23,7 @@ def maker(config: Config, recipe: step.Recipe, train: Split | Streamed) -> Any:
     Args:
         config: the run's.
         recipe: what its steps do.
-        train: the images that they are made on.
+        train: the images that the steps are made on.
     """
     init = partial(step.init, recipe, seed=config.seed, image_shape=train.image_shape)
     return jax.jit(init, compiler_options=backend.options_to_run_once())

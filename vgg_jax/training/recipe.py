@@ -29,6 +29,9 @@ def prepared(
         config: the run's.
         report: receives a line when something takes long.
         adopted: of the network that the run starts from, if it does.
+
+    Raises:
+        ConfigError, RunError: see `datasets.load` and `build`.
     """
     source = dataclasses.asdict(config.data)
     shown = {"size": config.augment.resize, "scales": config.augment.scales}
