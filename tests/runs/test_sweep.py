@@ -186,20 +186,25 @@ class Recorded:
         return [job() for job in jobs]
 
     def __call__(self, name, fields, *, test=True, stops=None):
+        path = self.write(name, self.validation[fields["lr"]])
+        if test:
+            self.tested.append(name)
+            result = {"test": {"accuracy": 0.25}}
+            (path / "result.json").write_text(json.dumps(result))
+        return RunRecord(path)
+
+    def write(self, name, accuracies):
+        """Writes what a run leaves after so many epochs."""
         path = self.workdir / name
         path.mkdir(exist_ok=True)
         (path / "config.json").write_text(json.dumps({"epochs": 2}))
         rows = [
             {"kind": "epoch", "step": epoch, "epoch": epoch, "seconds": 1.0}
             | {"val_accuracy": accuracy}
-            for epoch, accuracy in enumerate(self.validation[fields["lr"]], 1)
+            for epoch, accuracy in enumerate(accuracies, 1)
         ]
         (path / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
-        if test:
-            self.tested.append(name)
-            result = {"test": {"accuracy": 0.25}}
-            (path / "result.json").write_text(json.dumps(result))
-        return RunRecord(path)
+        return path
 
 
 @pytest.mark.parametrize(
@@ -223,26 +228,22 @@ def test_the_best_setting_alone_is_tested(tmp_path, learning_rates, rows, tested
     assert runs.tested == [f"{tested}seed=0", f"{tested}seed=1"]
 
 
-class Shown(Recorded):
-    """Two epochs each, after the first of which a run may be given up."""
+class Watched(Recorded):
+    """Runs of two epochs, in this order, that may be given up after the first."""
 
     validation = [(0.5, 0.6), (0.3, 0.9), (0.7, 0.8), (0.6, 0.5), (0.4, 0.5),
                   (0.45, 0.9), (0.55, 0.1)]  # fmt: skip
 
+    def __init__(self, workdir):
+        super().__init__(workdir)
+        self.given_up = []
+
     def __call__(self, name, fields, *, test=True, stops=None):
-        path = self.workdir / name
-        path.mkdir()
-        (path / "config.json").write_text(json.dumps({"epochs": 2}))
-        rows = []
-        for epoch, accuracy in enumerate(self.validation[len(self.tested)], 1):
-            rows.append({"kind": "epoch", "step": epoch, "epoch": epoch,
-                         "seconds": 1.0, "val_accuracy": accuracy})  # fmt: skip
-            (path / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
-            if epoch == 1 and stops(RunRecord(path)):
-                self.tested.append(None)
-                raise launcher.Pruned
-        self.tested.append(name)
-        return RunRecord(path)
+        accuracies = self.validation[len(self.given_up)]
+        self.given_up.append(stops(RunRecord(self.write(name, accuracies[:1]))))
+        if self.given_up[-1]:
+            raise launcher.Pruned
+        return RunRecord(self.write(name, accuracies))
 
 
 def test_a_run_below_the_median_is_given_up(tmp_path):
@@ -250,10 +251,10 @@ def test_a_run_below_the_median_is_given_up(tmp_path):
 
     The second of the five shows that no run is given up before there are so many.
     """
-    runs = Shown(tmp_path)
+    runs = Watched(tmp_path)
     search = sweep.Sweep(runs, {"lr": Range(0.01, 0.1)}, seeds=1)
     scored = search.search(7, "c", prune=True)
-    assert [name is None for name in runs.tested] == [False] * 5 + [True, False]
+    assert runs.given_up == [False] * 5 + [True, False]
     assert len(scored) == 6
 
 
