@@ -32,6 +32,7 @@ report.html.
 import argparse
 import contextlib
 import functools
+import gc
 from pathlib import Path
 
 from vgg_jax.cli import config_file
@@ -78,6 +79,7 @@ def run(options: argparse.Namespace) -> None:
     with _joined(options):
         from vgg_jax.training.loop import train  # once the config has proved good
 
+        gc.freeze()  # what is imported stays: the collector need not look at it again
         train(config, workdir, test=not options.no_test)
 
 

@@ -88,7 +88,7 @@ def prepared(shape: Sequence[int], w: jax.Array) -> tuple[jax.Array, ...]:
     [False, True]
     """
     x: Any = jax.ShapeDtypeStruct(tuple(shape), w.dtype)
-    if _is_fused(x, w, prepared=True):
+    if is_fused(x, w, prepared=True):
         return (fused.kernel(x, w),)
     algorithm = by_xla.algorithm(x, w)
     return tuple(algorithm.kernels(w)) if isinstance(algorithm, ByKernels) else ()
@@ -106,7 +106,7 @@ def quick_to_compile(dtype: DTypeLike) -> str:
     return "auto" if machine.prefers_kernels(jnp.dtype(dtype).name) else "lax"
 
 
-def _is_fused(x: jax.Array, w: jax.Array, *, prepared: bool) -> bool:
+def is_fused(x: jax.Array, w: jax.Array, *, prepared: bool) -> bool:
     """Returns whether `fused.py` is the fastest."""
     if w.shape[0] != 3 or by_xla.is_pointwise(x, w) or not suits(x, w):
         return False
@@ -142,7 +142,7 @@ def _biased_on_cpu(
     if kernels:
         w, kernels = not_trained(w, kernels)
     ready = bool(kernels) and suits(x, w) and fused.made(kernels, x, w)
-    if _is_fused(x, w, prepared=ready):
+    if is_fused(x, w, prepared=ready):
         return fused.conv3x3(x, w, b, *kernels if ready else ())
     algorithm = by_xla.algorithm(x, w)
     if isinstance(algorithm, ByKernels) and algorithm.made(kernels, x):

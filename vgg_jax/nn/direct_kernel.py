@@ -28,10 +28,10 @@ def convolve(
     registers: Registers,
     size: int,
 ) -> Iterator[Callable[[Int], None]]:
-    """Convolves: x `[B, H, W, C]`, panels, bias `[K]`, groups `[n]` -> `[B, H, W, K]`.
+    """Convolves: x `[B, H, W, C]`, panels, bias `[K]`, `[groups, 0]` -> `[B, H, W, K]`.
 
     An element of x, panels and result has `size` bytes; the bias is float32. The pixels
-    are in n groups, of which `registers.rows` are computed at a time. A piece is a
+    are in groups, of which `registers.rows` are computed at a time. A piece is a
     panel of a group.
     """
     (x, u, bias, groups), (y,) = arguments, results

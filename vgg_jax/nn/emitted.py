@@ -1,13 +1,16 @@
 """Kernels of our own, each emitted and compiled once, when it is first asked for."""
 
+import contextlib
 import functools
 import hashlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
+import numpy as np
 from jax.typing import DTypeLike
 
 from vgg_jax import machine
@@ -49,7 +52,7 @@ def call(
     option: int,
     shape: Sequence[int],
     dtype: DTypeLike,
-    *arguments: jax.Array,
+    *arguments: jax.Array | np.ndarray,
     layout: "Registers | None" = None,
 ) -> jax.Array:
     """Returns what a kernel computes of arrays: of some shape and type.
@@ -69,19 +72,80 @@ def call(
     return kernel(*arguments)
 
 
-_registering = threading.Lock()  # XLA takes a name once
+def number(count: int) -> np.ndarray:
+    """Returns a number as an argument of a kernel.
+
+    It is the length of an array of nothing: XLA has nothing to compile or to compute.
+    """
+    return np.zeros((count, 0), np.int8)
+
+
+@contextlib.contextmanager
+def meanwhile() -> Iterator[None]:
+    """Compiles kernels that are asked for inside on a thread, and waits at the end.
+
+    A program can be lowered inside, which needs their names alone, but not compiled.
+    """
+    with ThreadPoolExecutor(max_workers=2, thread_name_prefix="kernels") as pool:
+        _here.pool, _here.asked = pool, []
+        try:
+            yield
+        finally:
+            asked = _here.asked
+            del _here.pool, _here.asked
+    for kernel in asked:
+        kernel.result()
+
+
+def begin(kinds: Iterable[tuple]) -> None:
+    """Has a thread compile kernels that will be asked for.
+
+    Args:
+        kinds: what, layout, algorithm and option of each, as for `call`.
+    """
+
+    def compile_() -> None:
+        for kind in kinds:
+            with contextlib.suppress(Exception):  # who asks for it meets it again
+                _loaded(*kind)
+
+    threading.Thread(target=compile_, name="kernels").start()
+
+
+_here = threading.local()  # pool, and what was asked of it; absent: in this thread
+_registering = threading.Lock()
+_locks: dict[tuple, threading.Lock] = {}  # of each kernel: XLA takes a name once
 
 
 def _registered(*kind: Any) -> str:
+    """Returns the name by which XLA knows a kernel, or will after `meanwhile`."""
+    if pool := getattr(_here, "pool", None):
+        _here.asked.append(pool.submit(_loaded, *kind))
+    else:
+        _loaded(*kind)
+    return _name(*kind)
+
+
+def _loaded(*kind: Any) -> None:
     with _registering:
-        return _compiled(*kind)
+        lock = _locks.setdefault(kind, threading.Lock())
+    with lock:
+        _load(*kind)
+
+
+def _name(
+    what: str, layout: "Registers", algorithm: "Algorithm | None", option: int
+) -> str:
+    shape = layout.lanes, layout.rows, layout.vectors, layout.depth
+    parts = "vgg_jax", what, algorithm.name if algorithm else "", option, *shape
+    return "_".join(str(part) for part in parts if part != "")
 
 
 @functools.cache
-def _compiled(
+def _load(
     what: str, layout: "Registers", algorithm: "Algorithm | None", option: int
-) -> str:
-    """Loads a kernel, once, and returns the name that XLA knows it by.
+) -> None:
+    """Loads a kernel, once, and tells XLA.
 
     Args:
         what: one of `_kernel_table`.
@@ -93,15 +157,12 @@ def _compiled(
     from vgg_jax.nn import ffi
 
     kernel = _kernel_table(layout, algorithm, option)[what]
-    shape = layout.lanes, layout.rows, layout.vectors, layout.depth
-    parts = "vgg_jax", what, algorithm.name if algorithm else "", option, *shape
-    name = "_".join(str(part) for part in parts if part != "")
+    name = _name(what, layout, algorithm, option)
 
     # All that emits it is imported by now. Where a source was edited since the first
     # was, what is in memory is of neither version: nothing is kept or taken.
     sources = _SOURCES if _sources() == _SOURCES else ""
     ffi.register(name, lambda: ffi.handler(name, layout.lanes, *kernel), sources)
-    return name
 
 
 def _kernel_table(layout, algorithm, option):
@@ -126,17 +187,17 @@ def _kernel_table(layout, algorithm, option):
             of(tile_kernels.kernels, flipped=bool(option), **both),
         ),
         "convolve": (
-            ([4, 4, 1, 1], [4]),
+            ([4, 4, 1, 2], [4]),
             of(tile_convolution.convolve_pieces, **both),
             of(tile_convolution.convolve, size=option, **both),
         ),
         "convolve_direct": (
-            ([4, 5, 1, 1], [4]),
+            ([4, 5, 1, 2], [4]),
             direct_kernel.pieces,
             of(direct_kernel.convolve, registers=layout, size=option),
         ),
         "matmul": (
-            ([3, 2, 1, 1], [2]),
+            ([3, 2, 2, 2], [2]),
             matmul_kernel.pieces,
             of(matmul_kernel.multiply, registers=layout, transposed=bool(option)),
         ),

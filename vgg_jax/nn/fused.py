@@ -8,7 +8,7 @@ few pixels are convolved without tiles (`direct_kernel.py`).
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import jax
@@ -19,7 +19,7 @@ from jax.typing import DTypeLike
 
 from vgg_jax import machine
 from vgg_jax.nn import by_xla, pixel_sums
-from vgg_jax.nn.emitted import GROUPS, call, registers
+from vgg_jax.nn.emitted import GROUPS, call, number, registers
 from vgg_jax.nn.operations import operation
 
 if TYPE_CHECKING:
@@ -135,12 +135,33 @@ def transformed(shape: Sequence[int], w: jax.Array, *, flipped: bool) -> jax.Arr
     return call("kernels", algorithm, flipped, of, jnp.float32, w, layout=layout)
 
 
+def kernels(x: jax.Array, w: jax.Array) -> Iterator[tuple]:
+    """Yields what `conv3x3` and its gradients ask of `emitted`, for such maps.
+
+    Args:
+        x: `[B, H, W, C]`; if C are those of an image, without the gradient by it.
+        w: `[3, 3, C, K]`, dtype of `x`. Of both, only shape and type are read.
+    """
+    (algorithm, _), size = _of_tiles(x.shape), x.dtype.itemsize
+    channels, features = w.shape[2:]
+    yield "kernels", _layout(features), algorithm, False
+    yield "convolve", _layout_of(channels, features), algorithm, size
+    yield "by_kernel", registers(), algorithm, size
+    if channels > _FEW_CHANNELS:
+        yield "kernels", _layout(channels), algorithm, True
+        yield "convolve", _layout_of(features, channels), algorithm, size
+
+
+def _layout_of(channels: int, features: int) -> "Registers":
+    layout = _layout(features)
+    few = channels <= _FEW_CHANNELS
+    return layout._replace(depth=_FEW_CHANNELS) if few else layout
+
+
 def _convolved(x: jax.Array, u: jax.Array, b: jax.Array) -> jax.Array:
-    (algorithm, tiles), layout = _of_tiles(x.shape), _layout(len(b))
-    if x.shape[3] <= _FEW_CHANNELS:
-        layout = layout._replace(depth=_FEW_CHANNELS)
+    (algorithm, tiles), layout = _of_tiles(x.shape), _layout_of(x.shape[3], len(b))
     blocks = max(1, -(-tiles // layout.tiles))
-    groups = jnp.zeros(max(1, min(u.shape[0], -(-GROUPS // blocks))), jnp.int8)
+    groups = number(max(1, min(u.shape[0], -(-GROUPS // blocks))))
     arguments, size = (x, u, b.astype(jnp.float32), groups), x.dtype.itemsize
     of = *x.shape[:3], len(b)
     return call("convolve", algorithm, size, of, x.dtype, *arguments, layout=layout)
@@ -151,7 +172,7 @@ def _directly(x: jax.Array, u: jax.Array, b: jax.Array) -> jax.Array:
     rows = -(-pixels // max(1, -(-pixels // layout.rows)))  # as full as the others
     layout = layout._replace(rows=max(1, rows))
     blocks = -(-pixels // layout.rows)
-    groups = jnp.zeros(max(1, min(blocks, -(-GROUPS // max(1, u.shape[0])))), jnp.int8)
+    groups = number(max(1, min(blocks, -(-GROUPS // max(1, u.shape[0])))))
     x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, x.shape[3] % u.shape[4])))  # to pairs
     arguments, size = (x, u, b.astype(jnp.float32), groups), x.dtype.itemsize
     of = *x.shape[:3], len(b)

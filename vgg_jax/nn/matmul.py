@@ -17,7 +17,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from vgg_jax import machine
 from vgg_jax.nn.by_platform import by_platform
-from vgg_jax.nn.emitted import GROUPS, call, registers
+from vgg_jax.nn.emitted import GROUPS, call, number, registers
 from vgg_jax.nn.operations import operation, suits
 
 _ROW_BLOCKS = 16  # of a group: their sums stay in the cache
@@ -96,13 +96,14 @@ def _call(a: jax.Array, b: jax.Array, *, transposed: bool = False) -> jax.Array:
     per_block = -(-rows // max(1, -(-rows // layout.rows)))  # as full as the others
     layout = layout._replace(rows=max(1, per_block))
     blocks = -(-rows // layout.rows)
-    panels = jnp.zeros(-(-features // layout.panel), jnp.int8)
-    least = min(blocks, -(-GROUPS // max(1, len(panels))))
-    groups = jnp.zeros(max(1, least, -(-blocks // _ROW_BLOCKS)), jnp.int8)
+    panel_count = -(-features // layout.panel)
+    least = min(blocks, -(-GROUPS // max(1, panel_count)))
+    groups = number(max(1, least, -(-blocks // _ROW_BLOCKS)))
     odd = a.shape[1] % 2
     a = jnp.pad(a, ((0, 0), (0, odd)))
     b = jnp.pad(b, ((0, 0), (0, odd)) if transposed else ((0, odd), (0, 0)))
-    arguments = a.reshape(rows, a.shape[1] // 2, 2), b, panels, groups
+    pairs = a.reshape(rows, a.shape[1] // 2, 2)
+    arguments = pairs, b, number(panel_count), groups
     of = int(transposed), (rows, features), a.dtype
     return call("matmul", None, *of, *arguments, layout=layout)
 

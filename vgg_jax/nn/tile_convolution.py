@@ -43,9 +43,9 @@ def convolve(
     registers: Registers,
     size: int,
 ) -> Iterator[Callable[[Int], None]]:
-    """Convolves: x `[B, H, W, C]`, panels, bias `[K]`, groups `[n]` -> `[B, H, W, K]`.
+    """Convolves: x `[B, H, W, C]`, panels, bias `[K]`, `[groups, 0]` -> `[B, H, W, K]`.
 
-    The panels are computed in n groups, so that few tiles make several pieces. An
+    The panels are computed in groups, so that few tiles make several pieces. An
     element of x and of the result has `size` bytes; the bias is float32.
     """
     (x, u, bias, groups), (y,) = arguments, results

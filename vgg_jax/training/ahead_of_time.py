@@ -11,11 +11,14 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from vgg_jax import machine
 from vgg_jax import mesh as meshes
 from vgg_jax.data.batches import TrainingBatch
 from vgg_jax.data.datasets import Dataset
 from vgg_jax.data.in_memory import Split
+from vgg_jax.nn import architecture, conv, emitted, fused
 from vgg_jax.nn.preprocessing import PREPROCESSING
+from vgg_jax.nn.vgg import VGG
 from vgg_jax.training import placement, recipe, step
 from vgg_jax.training.config import Config
 
@@ -64,6 +67,30 @@ def compiled(config: Config, mesh: Mesh, *, classes: int, size: int) -> Any:
     return train_step.lower(state, batch).compile()
 
 
+def begin_kernels(model: VGG, batch_size: int) -> None:
+    """Has a thread compile the largest kernels of a training step, before it is traced.
+
+    Those of 3x3 convolutions, but of the last maps: they may have two pixels a side, of
+    which others are computed, or not, as images are large.
+
+    Args:
+        model: the network, on one device.
+        batch_size: images per batch.
+    """
+    if model.conv != "auto" or not machine.kernel_kind():
+        return
+    kinds: dict[tuple, None] = {}
+    least = architecture.least_size(model.variant)
+    for spec in model.layers((least, least)):
+        if spec.kind == "conv" and spec.kernel == 3 and min(spec.size) > 2:
+            of = partial(jax.ShapeDtypeStruct, dtype=model.dtype)
+            x = of((batch_size, *spec.size, spec.inputs))
+            w = of((3, 3, spec.inputs, spec.channels))
+            if conv.is_fused(x, w, prepared=False):
+                kinds.update(dict.fromkeys(fused.kernels(x, w)))
+    emitted.begin(kinds)
+
+
 def begun(
     train_step: Any, state: Any, *, batch_size: int, image_shape: tuple[int, ...]
 ) -> Callable[..., Any]:
@@ -91,7 +118,9 @@ def begun(
 
     def compile_() -> None:
         with contextlib.suppress(Exception):  # the first call meets it again
-            traced.lower().compile()
+            with emitted.meanwhile():
+                lowered = traced.lower()
+            lowered.compile()
 
     thread = threading.Thread(target=compile_)
     thread.start()

@@ -64,6 +64,11 @@ def opened(
     mesh = meshes.over(config.mesh.data, config.mesh.model)
     division.check(config, mesh)
     budget.check(config, mesh)
+    # (On an accelerator it could be, too: it was not measured there.)
+    is_one_cpu = mesh.size == 1 and jax.default_backend() == "cpu"
+    is_ahead = is_one_cpu and not is_trained(workdir)
+    if is_ahead:
+        ahead_of_time.begin_kernels(config.model, config.batch_size)
     start = _start(config, workdir)
     dataset, recipe, steps = processes.in_turn(
         lambda: recipes.prepared(config, say, start.preprocessing)
@@ -73,8 +78,14 @@ def opened(
     _check_data(workdir, data)
     budget.check(config, mesh, recipe.model.num_classes, dataset.train.image_shape)
     make = first_state.maker(config, recipe, dataset.train)
-    trains = not is_trained(workdir)
-    train_step, eval_step = _steps(config, recipe, mesh, make, dataset.train, trains)
+    train_step, eval_step = step.compiled(recipe, mesh, config.mesh.state)
+    if is_ahead:
+        train_step = ahead_of_time.begun(
+            train_step,
+            make.eval_shape(),
+            batch_size=config.batch_size,
+            image_shape=dataset.train.image_shape,
+        )
     state, said = first_state.made(config, recipe, make, dataset.train), ""
     if start.network:
         state, said = init_from.started(config.init, start.network, recipe, state)
@@ -119,31 +130,6 @@ def opened(
             ),
             state,
         )
-
-
-def _steps(
-    config: Config,
-    recipe: step.Recipe,
-    mesh: Mesh,
-    make: Any,
-    train: datasets.Split | Streamed,
-    trains: bool,
-) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Returns the training and the evaluation step, jitted.
-
-    On one CPU the former is compiled meanwhile. (On an accelerator it could be, too: it
-    was not measured there.)
-    """
-    train_step, eval_step = step.compiled(recipe, mesh, config.mesh.state)
-    is_one_cpu = mesh.size == 1 and jax.default_backend() == "cpu"
-    if trains and is_one_cpu:
-        train_step = ahead_of_time.begun(
-            train_step,
-            make.eval_shape(),
-            batch_size=config.batch_size,
-            image_shape=train.image_shape,
-        )
-    return train_step, eval_step
 
 
 def _checkpoints(
