@@ -98,7 +98,7 @@ def meanwhile() -> Iterator[None]:
 
 
 def begin(kinds: Iterable[tuple]) -> None:
-    """Has a thread compile kernels that will be asked for.
+    """Has a thread compile kernels that will be asked for, unless the program ends.
 
     Args:
         kinds: what, layout, algorithm and option of each, as for `call`.
@@ -106,6 +106,8 @@ def begin(kinds: Iterable[tuple]) -> None:
 
     def compile_() -> None:
         for kind in kinds:
+            if not threading.main_thread().is_alive():
+                return
             with contextlib.suppress(Exception):  # who asks for it meets it again
                 _loaded(*kind)
 
