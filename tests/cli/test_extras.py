@@ -75,6 +75,7 @@ def picture(tmp_path):
     PIL.Image.fromarray(pixels).save(tmp_path / "a.png")
 
 
+@pytest.mark.slow  # the gate runs it
 @pytest.mark.parametrize(
     "extra, commands",
     [

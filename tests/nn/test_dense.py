@@ -109,9 +109,16 @@ PADDED = {
     "5x5": {"variant": "conv5-8 | conv5-16 |"},
     "the fast convolutions": {"variant": "conv3-8 | conv3-16 |", "conv": "auto"},
 }
+RARE = ("batch norm", "average pool", "5x5")
 
 
-@pytest.mark.parametrize("fields", PADDED.values(), ids=PADDED)
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param(fields, id=name, marks=[pytest.mark.slow] * (name in RARE))
+        for name, fields in PADDED.items()
+    ],
+)
 def test_padding_makes_no_difference(fields):
     """Images of several sizes in one shape, against each of them alone."""
     fields = dict(fields)

@@ -74,6 +74,12 @@ def test_the_results_are_the_same(dtype, kernels):
     check_same(model, variables, ready, lambda apply: apply)
 
 
+@pytest.mark.parametrize(
+    "kernels",
+    [True, pytest.param(False, marks=pytest.mark.slow)],
+    ids=["kernels", "XLA"],
+    indirect=True,
+)
 def test_the_gradients_by_the_images_are_the_same(dtype):
     model, variables = network(dtype)
     ready = prepared(model, variables, (BATCH, SIZE, SIZE))
@@ -81,6 +87,12 @@ def test_the_gradients_by_the_images_are_the_same(dtype):
     check_same(model, variables, ready, by_images)
 
 
+@pytest.mark.parametrize(
+    "kernels",
+    [True, pytest.param(False, marks=pytest.mark.slow)],
+    ids=["kernels", "XLA"],
+    indirect=True,
+)
 def test_each_of_them_is_used(dtype):
     model, variables = network(dtype)
     ready = prepared(model, variables, (BATCH, SIZE, SIZE))

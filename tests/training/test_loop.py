@@ -268,7 +268,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     assert not (tmp_path / "result.json").exists()
 
 
-@pytest.mark.parametrize("calls", [None, 3])
+@pytest.mark.parametrize("calls", [pytest.param(None, marks=pytest.mark.slow), 3])
 def test_steps_that_are_dispatched_ahead_change_nothing(
     calls, whole, tmp_path, monkeypatch
 ):
@@ -356,7 +356,10 @@ def compiled():
     "fields",
     [
         {},
-        {"model.whiten": True, "model.variant": "conv3-54 | conv3-8 |"},
+        pytest.param(
+            {"model.whiten": True, "model.variant": "conv3-54 | conv3-8 |"},
+            marks=pytest.mark.slow,
+        ),
         pytest.param({"data.stream": True}, marks=pytest.mark.slow),
         pytest.param({"model.frozen": ("conv1_1",)}, marks=pytest.mark.slow),
     ],

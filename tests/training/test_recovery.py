@@ -78,7 +78,13 @@ ROWS = {
 }
 
 
-@pytest.mark.parametrize("way", ROWS)
+@pytest.mark.parametrize(
+    "way",
+    [
+        pytest.param(way, marks=[pytest.mark.slow] * (way in ("a list", "garbage")))
+        for way in ROWS
+    ],
+)
 def test_damaged_rows_are_told_and_kept_aside(way, copy, whole):
     file = copy / "metrics.jsonl"
     damaged = ROWS[way](file.read_text()).encode("latin-1")
