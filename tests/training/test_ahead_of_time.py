@@ -8,6 +8,7 @@ import pytest
 
 from vgg_jax import machine
 from vgg_jax.nn import algorithms, emitted
+from vgg_jax.nn.pooling import pool2d
 from vgg_jax.nn.vgg import VGG
 from vgg_jax.training import ahead_of_time
 
@@ -96,3 +97,23 @@ def test_what_fails_on_a_thread_of_its_own_is_met_by_who_asks(monkeypatch):
     assert done.wait(10)  # the first one's error did not end the thread
     with pytest.raises(OSError, match="no space"):
         emitted._registered(*kinds[0])
+
+
+def test_a_step_whose_kernels_fail_says_why(monkeypatch):
+    """JAX has it lowered by then, and would ask XLA for kernels that are not there."""
+
+    def fail(*_):
+        raise OSError("no space left")
+
+    def train_step(state, batch):
+        return pool2d(batch.images.astype("float32") * state, kind="max")
+
+    monkeypatch.setattr(emitted, "_load", fail)
+    step = ahead_of_time.begun(
+        jax.jit(train_step),
+        jax.ShapeDtypeStruct((), "float32"),
+        batch_size=2,
+        image_shape=(4, 4, 3),
+    )
+    with pytest.raises(OSError, match="no space"):
+        step()

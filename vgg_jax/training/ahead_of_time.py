@@ -1,6 +1,5 @@
 """The training step of a config, compiled ahead of time."""
 
-import contextlib
 import dataclasses
 import threading
 from collections.abc import Callable
@@ -96,9 +95,9 @@ def begun(
 ) -> Callable[..., Any]:
     """Returns the training step of one device, which a thread compiles from now on.
 
-    Meanwhile its first state can be made. The first call waits for the thread. It is
-    traced here, so that what a caller set for this thread holds: precision, Flax's
-    interceptors.
+    Meanwhile its first state can be made. The first call waits for the thread, and
+    raises what failed there. It is traced here, so that what a caller set for this
+    thread holds: precision, Flax's interceptors.
 
     Args:
         train_step: of `step.compiled`.
@@ -115,18 +114,23 @@ def begun(
     )
 
     traced = train_step.trace(state, batch)
+    failed: list[Exception] = []
 
     def compile_() -> None:
-        with contextlib.suppress(Exception):  # the first call meets it again
+        try:
             with emitted.meanwhile():
                 lowered = traced.lower()
             lowered.compile()
+        except Exception as error:
+            failed.append(error)
 
     thread = threading.Thread(target=compile_)
     thread.start()
 
     def ready(*arguments: Any) -> Any:
         thread.join()
+        if failed:  # JAX keeps what was lowered, of kernels that may not be there
+            raise failed[0]
         return train_step(*arguments)
 
     return ready
