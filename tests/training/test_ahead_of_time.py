@@ -1,16 +1,21 @@
 """Kernels of a training step, which are compiled before and while it is lowered."""
 
+import functools
 import threading
+import time
 from functools import partial
 
 import jax
 import pytest
+from rich.console import Console
 
+from configs import quickstart
 from vgg_jax import machine
-from vgg_jax.nn import algorithms, emitted
+from vgg_jax.data import datasets
+from vgg_jax.nn import algorithms, emitted, ffi
 from vgg_jax.nn.pooling import pool2d
 from vgg_jax.nn.vgg import VGG
-from vgg_jax.training import ahead_of_time
+from vgg_jax.training import ahead_of_time, loop
 
 pytestmark = pytest.mark.skipif(
     not machine.kernel_kind() or jax.default_backend() != "cpu",
@@ -21,9 +26,14 @@ BATCH = 24
 
 @pytest.fixture
 def asked(monkeypatch):
-    """Every kernel that is asked for from now on, of which none is compiled."""
-    kinds = []
-    monkeypatch.setattr(emitted, "_load", lambda *kind: kinds.append(kind))
+    """Every kernel that this thread asks for, of which none is compiled."""
+    kinds, here = [], threading.get_ident()
+
+    def note(*kind):
+        if threading.get_ident() == here:
+            kinds.append(kind)
+
+    monkeypatch.setattr(emitted, "_load", note)
     return kinds
 
 
@@ -62,15 +72,52 @@ def test_nothing_is_begun_where_nothing_is_asked_for(model, monkeypatch):
     assert not begun
 
 
+KINDS = [("max_pool", None, size) for size in (4, 2)]
+
+
+def kind(what, algorithm, option):
+    return what, emitted.registers(), algorithm, option
+
+
 def test_what_is_asked_for_meanwhile_is_there_afterwards(monkeypatch):
-    here = threading.get_ident()
-    threads = set()
-    note = lambda *_: threads.add(threading.get_ident())
-    monkeypatch.setattr(emitted, "_load", note)
+    threads = []
+
+    def load(*_):
+        time.sleep(0.1)
+        threads.append(threading.current_thread().name)
+
+    monkeypatch.setattr(emitted, "_load", load)
     with emitted.meanwhile():
-        name = emitted._registered("max_pool", emitted.registers(), None, 4)
-    assert name.startswith("vgg_jax_max_pool_4_")
-    assert threads and here not in threads
+        for _ in range(3):  # as of three layers
+            names = [emitted._registered(*kind(*of)) for of in KINDS]
+        assert not threads
+    assert [name.split("_")[2:5] for name in names] == [
+        ["max", "pool", "4"],
+        ["max", "pool", "2"],
+    ]
+    assert len(threads) == 2 and all(name.startswith("kernels") for name in threads)
+
+
+def test_a_kernel_is_told_once_whoever_asks(monkeypatch):
+    """XLA refuses a name that it has: a thread that has begun it, and two that ask."""
+    told = []
+
+    def register(name, *_):
+        time.sleep(0.1)
+        told.append(name)
+
+    monkeypatch.setattr(ffi, "register", register)
+    monkeypatch.setattr(emitted, "_load", functools.cache(emitted._load.__wrapped__))
+    pool = kind(*KINDS[0])
+    emitted.begin([pool])
+    others = [threading.Thread(target=emitted._registered, args=pool) for _ in range(2)]
+    for thread in others:
+        thread.start()
+    with emitted.meanwhile():
+        name = emitted._registered(*pool)
+    for thread in others:
+        thread.join()
+    assert told == [name]
 
 
 def test_an_error_meanwhile_is_raised_at_the_end(monkeypatch):
@@ -79,41 +126,72 @@ def test_an_error_meanwhile_is_raised_at_the_end(monkeypatch):
 
     monkeypatch.setattr(emitted, "_load", fail)
     with pytest.raises(OSError, match="no space"), emitted.meanwhile():
-        emitted._registered("max_pool", emitted.registers(), None, 4)
+        emitted._registered(*kind(*KINDS[0]))
     monkeypatch.setattr(emitted, "_load", lambda *_: None)
-    emitted._registered("max_pool", emitted.registers(), None, 4)
+    emitted._registered(*kind(*KINDS[0]))
 
 
-def test_what_fails_on_a_thread_of_its_own_is_met_by_who_asks(monkeypatch):
-    done = threading.Event()
+def test_what_fails_on_a_thread_is_tried_again_by_who_asks(monkeypatch):
+    here, done, tried = threading.get_ident(), threading.Event(), []
 
-    def fail(*kind):
-        done.set() if kind[3] == 2 else None
+    def load(*of):
+        if threading.get_ident() == here:
+            tried.append(of)
+            return
+        if of[3] == 2:
+            done.set()
         raise OSError("no space left")
 
-    monkeypatch.setattr(emitted, "_load", fail)
-    kinds = [("max_pool", emitted.registers(), None, size) for size in (4, 2)]
+    monkeypatch.setattr(emitted, "_load", load)
+    kinds = [kind(*of) for of in KINDS]
     emitted.begin(kinds)
     assert done.wait(10)  # the first one's error did not end the thread
-    with pytest.raises(OSError, match="no space"):
-        emitted._registered(*kinds[0])
+    emitted._registered(*kinds[0])
+    assert tried == kinds[:1]
 
 
-def test_a_step_whose_kernels_fail_says_why(monkeypatch):
-    """JAX has it lowered by then, and would ask XLA for kernels that are not there."""
+def train_step(state, batch):
+    return pool2d(batch.images.astype("float32") * state, kind="max")
 
-    def fail(*_):
-        raise OSError("no space left")
 
-    def train_step(state, batch):
-        return pool2d(batch.images.astype("float32") * state, kind="max")
-
-    monkeypatch.setattr(emitted, "_load", fail)
-    step = ahead_of_time.begun(
+def begun():
+    return ahead_of_time.begun(
         jax.jit(train_step),
         jax.ShapeDtypeStruct((), "float32"),
         batch_size=2,
         image_shape=(4, 4, 3),
     )
-    with pytest.raises(OSError, match="no space"):
-        step()
+
+
+def test_a_step_whose_kernels_fail_says_why(monkeypatch):
+    """JAX has it lowered by then, and would ask XLA for kernels that are not there."""
+    threads = []
+
+    def fail(*_):
+        threads.append(threading.current_thread().name)
+        raise OSError("no space left")
+
+    monkeypatch.setattr(emitted, "_load", fail)
+    step = begun()
+    for _ in range(2):
+        with pytest.raises(OSError, match="no space"):
+            step()
+    assert threads and all(name.startswith("kernels_") for name in threads)
+
+
+def test_a_run_begins_kernels_before_its_data(tmp_path, monkeypatch):
+    class BegunError(Exception):
+        pass
+
+    def refuse(model, batch_size):
+        raise BegunError(model.variant, batch_size)
+
+    def never(*_, **__):
+        raise AssertionError("data are read first")
+
+    monkeypatch.setattr(ahead_of_time, "begin_kernels", refuse)
+    monkeypatch.setattr(datasets, "load", never)
+    config = quickstart.get_config()
+    with pytest.raises(BegunError) as error:
+        loop.train(config, tmp_path, Console(quiet=True))
+    assert error.value.args == (config.model.variant, config.batch_size)

@@ -79,7 +79,8 @@ def run(options: argparse.Namespace) -> None:
     with _joined(options):
         from vgg_jax.training.loop import train  # once the config has proved good
 
-        gc.freeze()  # what is imported stays: the collector need not look at it again
+        if not gc.get_freeze_count():
+            gc.freeze()  # what is imported stays: not looked at again for garbage
         train(config, workdir, test=not options.no_test)
 
 

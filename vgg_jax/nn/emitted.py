@@ -1,4 +1,4 @@
-"""Kernels of our own, each emitted and compiled once, when it is first asked for."""
+"""Kernels of our own, each emitted and compiled once: when asked for, or before."""
 
 import contextlib
 import functools
@@ -82,18 +82,18 @@ def number(count: int) -> np.ndarray:
 
 @contextlib.contextmanager
 def meanwhile() -> Iterator[None]:
-    """Compiles kernels that are asked for inside on a thread, and waits at the end.
+    """Compiles kernels that are asked for inside on threads, and waits at the end.
 
     A program can be lowered inside, which needs their names alone, but not compiled.
     """
     with ThreadPoolExecutor(max_workers=2, thread_name_prefix="kernels") as pool:
-        _here.pool, _here.asked = pool, []
+        _here.pool, _here.asked = pool, {}
         try:
             yield
         finally:
             asked = _here.asked
             del _here.pool, _here.asked
-    for kernel in asked:
+    for kernel in asked.values():
         kernel.result()
 
 
@@ -122,7 +122,8 @@ _locks: dict[tuple, threading.Lock] = {}  # of each kernel: XLA takes a name onc
 def _registered(*kind: Any) -> str:
     """Returns the name by which XLA knows a kernel, or will after `meanwhile`."""
     if pool := getattr(_here, "pool", None):
-        _here.asked.append(pool.submit(_loaded, *kind))
+        if kind not in _here.asked:
+            _here.asked[kind] = pool.submit(_loaded, *kind)
     else:
         _loaded(*kind)
     return _name(*kind)

@@ -6,6 +6,7 @@ after it changes them. Ours are of its version 0.5.
 """
 
 import ctypes
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
@@ -91,10 +92,12 @@ def register(name: str, emitted: Callable[[], ir.Module], sources: str) -> None:
     engine = machine_code.loaded(name, emitted, sources)
     _engines.append(engine)
     function = ctypes.CFUNCTYPE(ctypes.c_void_p)(engine.get_function_address(name))
-    jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(function), platform="cpu")
+    with _telling:
+        jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(function), platform="cpu")
 
 
 _engines = []  # which have the code that XLA was told of
+_telling = threading.Lock()  # `pycapsule` sets the types of a function that all share
 
 
 def _start(function: ir.Function, lanes: int) -> tuple[Code, Any]:

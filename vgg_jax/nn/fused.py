@@ -135,17 +135,20 @@ def transformed(shape: Sequence[int], w: jax.Array, *, flipped: bool) -> jax.Arr
     return call("kernels", algorithm, flipped, of, jnp.float32, w, layout=layout)
 
 
-def kernels(x: jax.Array, w: jax.Array) -> Iterator[tuple]:
-    """Yields what `conv3x3` and its gradients ask of `emitted`, for such maps.
+def kernels(x: jax.Array, w: jax.Array, *, gradients: bool) -> Iterator[tuple]:
+    """Yields what `conv3x3`, or its gradients, ask of `emitted`, for such maps.
 
     Args:
         x: `[B, H, W, C]`; if C are those of an image, without the gradient by it.
         w: `[3, 3, C, K]`, dtype of `x`. Of both, only shape and type are read.
+        gradients: whether those of the gradients, else those of the value.
     """
     (algorithm, _), size = _of_tiles(x.shape), x.dtype.itemsize
     channels, features = w.shape[2:]
-    yield "kernels", _layout(features), algorithm, False
-    yield "convolve", _layout_of(channels, features), algorithm, size
+    if not gradients:
+        yield "kernels", _layout(features), algorithm, False
+        yield "convolve", _layout_of(channels, features), algorithm, size
+        return
     yield "by_kernel", registers(), algorithm, size
     if channels > _FEW_CHANNELS:
         yield "kernels", _layout(channels), algorithm, True

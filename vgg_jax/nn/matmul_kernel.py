@@ -31,7 +31,7 @@ def multiply(
     """Multiplies: a `[M, U, 2]`, b, `[panels, 0]`, `[groups, 0]` -> `[M, N]`.
 
     b is `[2U, N]`; `transposed`, `[N, 2U]`. Its columns are in panels, the rows of a
-    in n groups, of which `registers.rows` are computed at a time. A piece is a group of
+    in groups, of which `registers.rows` are computed at a time. A piece is a group of
     panels by one of rows; the order of a sum depends on neither.
     """
     (a, b, panels, groups), (y,) = arguments, results

@@ -69,8 +69,8 @@ def compiled(config: Config, mesh: Mesh, *, classes: int, size: int) -> Any:
 def begin_kernels(model: VGG, batch_size: int) -> None:
     """Has a thread compile the largest kernels of a training step, before it is traced.
 
-    Those of 3x3 convolutions, but of the last maps: they may have two pixels a side, of
-    which others are computed, or not, as images are large.
+    They are those of 3x3 convolutions, the value's first, but not of the last maps:
+    whether those have two pixels a side, and other kernels, depends on the images.
 
     Args:
         model: the network, on one device.
@@ -78,16 +78,24 @@ def begin_kernels(model: VGG, batch_size: int) -> None:
     """
     if model.conv != "auto" or not machine.kernel_kind():
         return
-    kinds: dict[tuple, None] = {}
     least = architecture.least_size(model.variant)
-    for spec in model.layers((least, least)):
-        if spec.kind == "conv" and spec.kernel == 3 and min(spec.size) > 2:
-            of = partial(jax.ShapeDtypeStruct, dtype=model.dtype)
-            x = of((batch_size, *spec.size, spec.inputs))
-            w = of((3, 3, spec.inputs, spec.channels))
-            if conv.is_fused(x, w, prepared=False):
-                kinds.update(dict.fromkeys(fused.kernels(x, w)))
-    emitted.begin(kinds)
+    of = partial(jax.ShapeDtypeStruct, dtype=model.dtype)
+    convolutions: list[tuple[Any, Any]] = [
+        (
+            of((batch_size, *spec.size, spec.inputs)),
+            of((3, 3, spec.inputs, spec.channels)),
+        )
+        for spec in model.layers((least, least))
+        if spec.kind == "conv" and spec.kernel == 3 and min(spec.size) > 2
+    ]
+    fast = [(x, w) for x, w in convolutions if conv.is_fused(x, w, prepared=False)]
+    kinds = (
+        kind
+        for gradients in (False, True)
+        for x, w in fast
+        for kind in fused.kernels(x, w, gradients=gradients)
+    )
+    emitted.begin(dict.fromkeys(kinds))
 
 
 def begun(

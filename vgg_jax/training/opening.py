@@ -64,7 +64,7 @@ def opened(
     mesh = meshes.over(config.mesh.data, config.mesh.model)
     division.check(config, mesh)
     budget.check(config, mesh)
-    # (On an accelerator it could be, too: it was not measured there.)
+    # (On an accelerator the step could be compiled ahead, too: not measured there.)
     is_one_cpu = mesh.size == 1 and jax.default_backend() == "cpu"
     is_ahead = is_one_cpu and not is_trained(workdir)
     if is_ahead:
