@@ -43,9 +43,8 @@ def test_an_error_leaves_nothing_behind():
 
 
 @pytest.mark.usefixtures("cpu")  # a GPU's algorithms are chosen by their times
-@pytest.mark.parametrize(
-    "remat", ["none", pytest.param("stage", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("remat", ["none", "stage"])
 def test_a_step_of_a_mesh_has_the_bits_of_one_for_any_platform(remat):
     recipe = step.Recipe(
         model=MODEL.clone(remat=remat),

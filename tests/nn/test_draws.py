@@ -64,7 +64,13 @@ def loops(init):
 
 
 @pytest.mark.usefixtures("cpu")
-@pytest.mark.parametrize("name", INITIALIZERS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in ("lecun", "paper")))
+        for name in INITIALIZERS
+    ],
+)
 def test_together_they_have_the_same_bits(name, jit):
     model = network(name)
     together = partial(draws.init, model)
